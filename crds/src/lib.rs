@@ -1,0 +1,3 @@
+//! Types of the Drover API.
+
+pub mod query;
