@@ -33,13 +33,17 @@ seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b 
 
 # step TITLE COMMAND…: runs it, its output in a log, with a sign of life every 15 s and the duration at the end.
 step() {
-    local title=$1 log start=$EPOCHREALTIME pulse status=0
+    local title=$1 log start=$EPOCHREALTIME pulse status
     shift
     log=$LOGS/$(tr -cs 'a-zA-Z0-9' '-' <<< "$title" | sed 's/-*$//').log
     printf '  %-52s ' "$title"
     ( while sleep 15; do printf '\n    … %4.0f s  %s\n  %-52s ' "$(seconds_since "$start")" "$(tail -n 1 "$log" 2> /dev/null | tr -d '\r' | cut -c1-90)" "$title"; done ) 9>&- &
     pulse=$!
-    "$@" > "$log" 2>&1 || status=$?
+    # A shell of its own, where the first failure ends the step.
+    set +e
+    (set -e; "$@") > "$log" 2>&1
+    status=$?
+    set -e
     kill "$pulse" 2> /dev/null || true
     wait "$pulse" 2> /dev/null || true
     if [ "$status" -ne 0 ]; then
@@ -51,15 +55,22 @@ step() {
 }
 
 # until_true SECONDS WHAT LOG COMMAND…: waits for a condition, or fails naming the log.
+# A condition that has become hopeless ends the waiting.
 until_true() {
-    local limit=$1 what=$2 log=$3 end
+    local limit=$1 what=$2 log=$3 end status message
     shift 3
     end=$((SECONDS + limit))
-    until "$@" > /dev/null 2>&1; do
+    while :; do
+        status=0
+        message=$("$@" 2>&1 > /dev/null) || status=$?
+        [ "$status" -ne 0 ] || return 0
+        [ "$status" -ne 70 ] || die "$what: $message"
         [ "$SECONDS" -lt "$end" ] || die "$what: not within $limit s, see $log"
         sleep 0.1
     done
 }
+
+hopeless() { printf '%s\n' "$*" >&2; exit 70; }
 
 port_open() { (exec 3<> "/dev/tcp/$1/$2") 2> /dev/null; }
 

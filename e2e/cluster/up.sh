@@ -50,7 +50,7 @@ start_node() {
     ip link add "$LINK" type veth peer name eth0 netns "$init"
     ip addr add "$HOST_IP/24" dev "$LINK"
     ip link set "$LINK" up
-    nsenter -t "$init" -n sh -c "ip link set lo up; ip addr add $NODE_IP/24 dev eth0; ip link set eth0 up; ip route add default via $HOST_IP; echo 1 > /proc/sys/net/ipv4/ip_forward"
+    nsenter -t "$init" -n sh -c "ip link set lo up; ip addr add $NODE_IP/24 dev eth0; ip link set eth0 up; echo 1 > /proc/sys/net/ipv4/ip_forward"
     ip route add "$POD_NET" via "$NODE_IP"
     ip route add "$SERVICE_NET" via "$NODE_IP"
     cp "$NODE/pki/admin.conf" "$NODE/kubeconfig"
@@ -63,7 +63,7 @@ has_own_network() {
     [ -n "$init" ] && [ "$(readlink "/proc/$init/ns/net")" != "$(readlink /proc/self/ns/net)" ]
 }
 
-alive() { [ -n "$(node_init)" ] || die "the node ended, see $NODE/log/"; }
+alive() { [ -n "$(node_init)" ] || hopeless "the node ended, see $NODE/log/"; }
 
 answers() { alive; curl -sf --cacert "$NODE/pki/ca.crt" --cert "$NODE/pki/admin.crt" --key "$NODE/pki/admin.key" "https://$NODE_IP:6443/readyz"; }
 
