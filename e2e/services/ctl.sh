@@ -297,7 +297,10 @@ set_up() {
 
 set_down() {
     locked "$SET"
-    local name
+    local name devices
+    # The demo's devices publish to this hub and to no other.
+    devices=$(cat "$DIR/devices.pid" 2> /dev/null || true)
+    if process_is "$devices" drover-devices; then kill "$devices" 2> /dev/null || true; fi
     for name in tls-expired tls-wrongname postgres rabbitmq; do
         case $name in postgres) end "$name" INT 15 ;; *) end "$name" TERM 20 ;; esac
     done

@@ -1,4 +1,4 @@
-//! Simulated devices: each publishes JSON over MQTT to `devices/<id>`, QoS 1, one message at a time, and repeats a
+//! Simulated devices: each publishes JSON over MQTT to `devices/<id>`, at least once, one message at a time, and repeats a
 //! message until the broker has acknowledged it. It must not know what becomes of the messages.
 
 use std::process::ExitCode;

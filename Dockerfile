@@ -1,0 +1,19 @@
+# Both binaries, each an image of its own: docker build --target drover-operator | drover-worker
+# The same contents as e2e/images/image.sh makes without Docker. Not tried where there was no Docker.
+ARG RUST=1.95
+FROM rust:${RUST}-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --release --locked -p drover-operator -p drover-worker \
+    && install -D -t /out target/release/drover-operator target/release/drover-worker
+
+FROM gcr.io/distroless/cc-debian12:nonroot AS drover-operator
+COPY --from=build /out/drover-operator /usr/bin/drover-operator
+USER 65532:65532
+ENTRYPOINT ["/usr/bin/drover-operator"]
+
+FROM gcr.io/distroless/cc-debian12:nonroot AS drover-worker
+COPY --from=build /out/drover-worker /usr/bin/drover-worker
+USER 65532:65532
+ENTRYPOINT ["/usr/bin/drover-worker"]

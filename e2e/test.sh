@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Runs the suites named, in this order: lint pure hub cluster. The last line is the count over all of them.
+#   FULL=1  the slow tests too        KEEP=1  leave up what this run started
+# shellcheck source=e2e/cluster/lib.sh
+. "$(dirname "$0")/cluster/lib.sh"
+cd "$REPO"
+export CARGO_TARGET_DIR=$TARGET PATH=$BIN:$PATH CARGO_TERM_COLOR=never
+services=(broker store)   # test targets that need the hub or the store of the tests
+on_cluster=(cluster)      # and those that need a cluster
+results=$(mktemp)
+failed='' started=''
+begin=$EPOCHREALTIME
+slow=()
+[ -z "${FULL:-}" ] || slow=(--include-ignored)
+
+finish() {
+    local status=$?
+    trap - EXIT INT TERM
+    if [ -z "${KEEP:-}" ]; then
+        # A demo that was started meanwhile keeps the node.
+        [ "$started" != node ] || [ ! -e "$RUN/demo/env" ] || started=services
+        case $started in
+            node) "$REPO/e2e/cluster/down.sh" || status=1 ;;
+            services) "$REPO/e2e/services/ctl.sh" test down || status=1 ;;
+        esac
+    fi
+    [ -z "$failed" ] || say "failed: $failed"
+    say "all of it took $(seconds_since "$begin") s"
+    awk -v failed="$failed" '
+        /^test result:/ { for (i = 1; i <= NF; i++) { if ($i == "passed;") passed += $(i - 1); if ($i == "failed;") bad += $(i - 1) } }
+        /^broken$/ { broken++ }
+        END { print passed + 0 " passed, " bad + broken " failed" }' "$results"
+    grep -q '^broken$' "$results" && status=1
+    [ -z "$failed" ] || status=1
+    rm -f "$results"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# suite NAME COMMAND…: a suite that fails without a failed test (it did not compile, say) counts as one.
+suite() {
+    local name=$1 log start=$EPOCHREALTIME status
+    shift
+    log=$LOGS/test-$name.log
+    say "== $name"
+    set +e
+    (set -e; "$@") 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    set -e
+    grep '^test result:' "$log" >> "$results" || true
+    if [ "$status" -ne 0 ]; then
+        failed+="${failed:+, }$name (see $log)"
+        grep -Eq '^test result:.* [1-9][0-9]* failed' "$log" || echo broken >> "$results"
+    fi
+    say "== $name: $([ "$status" -eq 0 ] && echo passed || echo FAILED), $(seconds_since "$start") s"
+}
+
+# targets: the names of all integration tests, one a line.
+targets() { find crds operator worker e2e -path '*/tests/*.rs' -not -path '*/tests/*/*' -exec basename -s .rs {} \; ; find crds operator worker e2e -path '*/tests/*/main.rs' -exec sh -c 'basename "$(dirname "$1")"' _ {} \; ; }
+
+among() { local name=$1 other; shift; for other in "$@"; do [ "$name" != "$other" ] || return 0; done; return 1; }
+
+# selected KIND: --test arguments for the targets of a kind that exist.
+selected() {
+    local name
+    targets | sort -u | while IFS= read -r name; do
+        if among "$name" "${services[@]}"; then kind=services
+        elif among "$name" "${on_cluster[@]}"; then kind=cluster
+        else kind=pure
+        fi
+        [ "$kind" != "$1" ] || printf -- '--test %s ' "$name"
+    done
+}
+
+lint() {
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+}
+
+pure() {
+    # shellcheck disable=SC2046 # words on purpose
+    cargo test --workspace --no-fail-fast --lib --bins $(selected pure) -- "${slow[@]}"
+}
+
+hub() {
+    local tests
+    tests=$(selected services)
+    [ -n "$tests" ] || { say "no tests of the hub and the store"; return; }
+    # shellcheck disable=SC2086 # words on purpose
+    cargo test --workspace --no-fail-fast $tests -- "${slow[@]}"
+}
+
+cluster() {
+    local tests
+    tests=$(selected cluster)
+    [ -n "$tests" ] || { say "no tests on the cluster"; return; }
+    # shellcheck disable=SC2086 # words on purpose
+    cargo test -p drover-e2e --no-fail-fast $tests -- "${slow[@]}"
+}
+
+# Hub and store of the tests, in the node's network; what is up already is used, and stays.
+surroundings() {
+    [ -z "${surrounded:-}" ] || return 0
+    surrounded=1
+    if [ "$(the_cluster)" = node ]; then
+        [ -n "$(node_init)" ] || started=node
+        "$REPO/e2e/cluster/up.sh" 9>&-
+        if [ -z "$started" ] && [ ! -e "$RUN/test/env" ]; then started=services; fi
+        "$REPO/e2e/services/ctl.sh" test up 9>&-
+        # shellcheck source=/dev/null
+        . "$RUN/test/env"
+    else
+        local name
+        "$REPO/e2e/cluster/up.sh" 9>&-
+        for name in DROVER_TEST_HUB_URI DROVER_TEST_STORE_URI DROVER_TEST_STORE_WORKER_URI DROVER_TEST_CA; do
+            [ -n "${!name:-}" ] || die "$name is missing: with a cluster of your own, name a hub and a store for the tests"
+        done
+        export KUBECONFIG=$NODE/kubeconfig
+    fi
+}
+
+[ $# -gt 0 ] || set -- lint pure hub cluster
+command -v cargo > /dev/null || die "Rust is missing: install it with  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+need_packages gcc=gcc
+for name in "$@"; do
+    case $name in
+        lint) suite lint lint ;;
+        pure)
+            "$REPO/e2e/cluster/build.sh" clients
+            suite pure pure
+            ;;
+        hub)
+            surroundings
+            suite hub hub
+            ;;
+        cluster)
+            surroundings
+            "$REPO/e2e/images/build.sh"
+            # shellcheck source=/dev/null
+            . "$RUN/images.env"
+            suite cluster cluster
+            ;;
+        *) die "unknown suite $name: lint, pure, hub, cluster" ;;
+    esac
+done
