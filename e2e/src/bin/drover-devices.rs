@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -52,7 +52,7 @@ struct Args {
 /// What all devices share.
 struct Fleet {
     /// Makes the ids of this run differ from those of the last.
-    run: i64,
+    run: u64,
     count: u64,
     begun: AtomicU64,
     acknowledged: AtomicU64,
@@ -230,6 +230,10 @@ fn body(fleet: &Fleet, name: &str, number: u32, sequence: u32) -> String {
     clippy::disallowed_methods,
     reason = "a device stamps its messages: time enters here"
 )]
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }
