@@ -1,13 +1,111 @@
-//! Window queries: the engine and its file mode.
+//! Window queries: the engine, the transform of pipelines, and the file mode.
 
-use std::process::ExitCode;
+mod clock;
+mod decode;
+mod engine;
+mod error;
+mod exact;
+mod explain;
+pub mod file;
+mod key;
+mod manifest;
+mod node;
+mod ordering;
+mod partial;
+mod scalars;
+mod sketch;
+mod step;
+mod text;
+mod transform;
+mod value;
+mod windows;
+
+use std::{
+    fs::File,
+    io::{self, BufReader, BufWriter, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+pub use clock::{format as format_datetime, parse as parse_datetime};
+pub use decode::{Decoder, Event};
+use drover_crds::query::{Plan, parse};
+pub use engine::{Engine, OutputRow, StoredPartial};
+pub use error::DataError;
+pub use explain::explain;
+pub use manifest::{Manifest, ManifestError};
+pub use ordering::{Counters, Ordering, Policy, Reason, Tolerance, Verdict};
+pub use transform::Transform;
+pub use value::{Record, Value};
 
 /// Arguments of `drover-worker query`.
 #[derive(Debug, clap::Args)]
-pub struct QueryArgs {}
+pub struct QueryArgs {
+    /// The manifest with a WindowQuery.
+    manifest: PathBuf,
+    /// Print the plan and stop.
+    #[arg(long, conflicts_with = "input")]
+    explain: bool,
+    /// Run over a file of one JSON event a line, `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// The field with an event's arrival: milliseconds since 1970, or ISO 8601.
+    #[arg(long, value_name = "NAME", requires = "input")]
+    arrival_field: Option<String>,
+    /// Add the end of its window, or the time of its event, to each row as `_window_end`.
+    #[arg(long, requires = "input")]
+    window_end: bool,
+}
 
 /// Runs the command.
 #[must_use]
-pub fn run(_args: &QueryArgs) -> ExitCode {
-    ExitCode::SUCCESS
+pub fn run(args: &QueryArgs) -> ExitCode {
+    match execute(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(args: &QueryArgs) -> Result<(), String> {
+    let path = args.manifest.display();
+    let yaml = std::fs::read_to_string(&args.manifest).map_err(|e| format!("{path}: {e}"))?;
+    let manifest = Manifest::parse(&yaml).map_err(|e| format!("{path}: {e}"))?;
+    let plan = parse(&manifest.query).map_err(|e| format!("{path}: the query, {e}"))?;
+    if let Some(alias) = manifest.alias.as_deref().filter(|a| !a.eq_ignore_ascii_case(&plan.source)) {
+        eprintln!("warning: the query reads {}, and input.alias is {alias}; the operator would refuse it", plan.source);
+    }
+    if args.explain {
+        return io::stdout().write_all(explain(&plan).as_bytes()).map_err(|e| e.to_string());
+    }
+    match &args.input {
+        Some(input) => run_file(args, &manifest, &plan, input),
+        None => Err("without --input or --explain a query runs on streams, which this version does not do yet".to_owned()),
+    }
+}
+
+fn run_file(args: &QueryArgs, manifest: &Manifest, plan: &Plan, input: &PathBuf) -> Result<(), String> {
+    let reader: Box<dyn io::Read> = if input.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(input).map_err(|e| format!("{}: {e}", input.display()))?)
+    };
+    let options = file::Options { arrival_field: args.arrival_field.clone(), window_end: args.window_end };
+    let terminal = io::stderr().is_terminal();
+    let mut progress = |lines: u64| {
+        if terminal {
+            eprint!("\r{lines} lines");
+        }
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut notes = io::stderr();
+    let report = file::run(plan, manifest.tolerance, &options, &mut BufReader::new(reader), &mut out, &mut notes, &mut progress);
+    let report = report.map_err(|e| format!("{}: {e}", input.display()))?;
+    let c = report.counters;
+    if terminal {
+        eprintln!("\r{} on time, {} adjusted, {} dropped, {} dead-lettered, {} in error", c.on_time, c.adjusted, c.dropped, c.dead_lettered, report.errors);
+    }
+    Ok(())
 }

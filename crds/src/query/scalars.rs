@@ -109,6 +109,11 @@ impl Lowering<'_> {
                 return self.window_id(&field.value, at);
             }
         }
+        if let (Ast::Identifier(system), [AccessExpr::Dot(Ast::Function(call)), AccessExpr::Dot(Ast::Identifier(field))]) = (root, chain) {
+            if system.value.eq_ignore_ascii_case("System") && function_name(call) == "WINDOW" {
+                return self.window_id(&field.value, at);
+            }
+        }
         let mut expr = self.expr(root, at)?;
         for access in chain {
             match access {
