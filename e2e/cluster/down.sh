@@ -19,6 +19,12 @@ need_root
 [ -z "$dead" ] || [ -z "$(node_init)" ] || exit 1
 [ -n "$unlocked" ] || locked node
 
+if [ -e "$OWNER" ] && [ "$(cat "$OWNER")" != "$NODE" ]; then
+    rm -rf "$NODE"
+    [ -n "$quiet" ] || say "cluster: none of ours; the node that is up has its state in $(cat "$OWNER")"
+    exit 0
+fi
+
 # The inode of a namespace says something only since the last boot.
 same_boot() { [ "$(cat "$NODE/boot_id" 2> /dev/null)" = "$(cat /proc/sys/kernel/random/boot_id)" ]; }
 
