@@ -278,7 +278,7 @@ certificates() {
 set_up() {
     need_services
     mkdir -p "$DIR"
-    locked "$SET"
+    locked "services-$SET"
     password
     certificates
     if ! running rabbitmq; then
@@ -296,7 +296,7 @@ set_up() {
 }
 
 set_down() {
-    locked "$SET"
+    locked "services-$SET"
     local name devices
     # The demo's devices publish to this hub and to no other.
     devices=$(cat "$DIR/devices.pid" 2> /dev/null || true)
