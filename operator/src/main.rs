@@ -1,2 +1,2 @@
-//! .
+//! The operator: nothing to run yet.
 fn main() {}
