@@ -19,8 +19,8 @@ mod windows;
 pub use error::{Position, QueryError};
 pub use functions::Function;
 pub use plan::{
-    Aggregate, AggregateKind, Apply, ApplyKind, BinaryOp, Expr, Group, Input, Item, Literal, Order, Plan, Step, StepKind, Type,
-    UnaryOp, Window, WindowDef,
+    Aggregate, AggregateKind, Apply, ApplyKind, BinaryOp, Expr, Group, Input, Item, Literal, Order, Plan, Step,
+    StepKind, Type, UnaryOp, Window, WindowDef,
 };
 pub use units::{TICKS_PER_MILLISECOND, TICKS_PER_SECOND, Unit};
 

@@ -82,7 +82,9 @@ fn execute(args: &QueryArgs) -> Result<(), String> {
     }
     match &args.input {
         Some(input) => run_file(args, &manifest, &plan, input),
-        None => Err("without --input or --explain a query runs on streams, which this version does not do yet".to_owned()),
+        None => {
+            Err("without --input or --explain a query runs on streams, which this version does not do yet".to_owned())
+        }
     }
 }
 
@@ -101,11 +103,15 @@ fn run_file(args: &QueryArgs, manifest: &Manifest, plan: &Plan, input: &PathBuf)
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut notes = io::stderr();
-    let report = file::run(plan, manifest.tolerance, &options, &mut BufReader::new(reader), &mut out, &mut notes, &mut progress);
+    let report =
+        file::run(plan, manifest.tolerance, &options, &mut BufReader::new(reader), &mut out, &mut notes, &mut progress);
     let report = report.map_err(|e| format!("{}: {e}", input.display()))?;
     let c = report.counters;
     if terminal {
-        eprintln!("\r{} on time, {} adjusted, {} dropped, {} dead-lettered, {} in error", c.on_time, c.adjusted, c.dropped, c.dead_lettered, report.errors);
+        eprintln!(
+            "\r{} on time, {} adjusted, {} dropped, {} dead-lettered, {} in error",
+            c.on_time, c.adjusted, c.dropped, c.dead_lettered, report.errors
+        );
     }
     Ok(())
 }

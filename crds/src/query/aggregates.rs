@@ -1,8 +1,8 @@
 //! Aggregates: their forms in HAVING and in the projection of groups.
 
 use sqlparser::ast::{
-    DuplicateTreatment, Expr as Ast, Function as Call, FunctionArg, FunctionArgExpr, FunctionArguments, OrderByExpr, Spanned, Value,
-    WindowType,
+    DuplicateTreatment, Expr as Ast, Function as Call, FunctionArg, FunctionArgExpr, FunctionArguments, OrderByExpr,
+    Spanned, Value, WindowType,
 };
 
 use super::{
@@ -40,7 +40,8 @@ pub(crate) fn is_aggregate(name: &str) -> bool {
 /// Registers an aggregate and refers to it.
 pub(crate) fn lower(lowering: &mut Lowering<'_>, call: &Call, name: &str, at: Position) -> Result<Expr, QueryError> {
     if lowering.place != Place::Group {
-        return Err(QueryError::new(at, format!("{name} stands where there is no group")).hint("aggregates belong into SELECT or HAVING beside GROUP BY with a window"));
+        return Err(QueryError::new(at, format!("{name} stands where there is no group"))
+            .hint("aggregates belong into SELECT or HAVING beside GROUP BY with a window"));
     }
     lowering.place = Place::Row;
     let aggregate = Reader { lowering, call, name, at }.read();
@@ -106,7 +107,9 @@ impl Reader<'_, '_> {
 
     fn kind(&mut self, args: &[FunctionArg]) -> Result<(AggregateKind, Option<Expr>), QueryError> {
         match (self.name, args) {
-            ("COUNT", [FunctionArg::Unnamed(FunctionArgExpr::Wildcard | FunctionArgExpr::WildcardWithOptions(_))]) => Ok((AggregateKind::CountAll, None)),
+            ("COUNT", [FunctionArg::Unnamed(FunctionArgExpr::Wildcard | FunctionArgExpr::WildcardWithOptions(_))]) => {
+                Ok((AggregateKind::CountAll, None))
+            }
             ("TOPONE", []) => Ok((AggregateKind::TopOne, Some(self.row()?))),
             ("COLLECT", []) => Ok((AggregateKind::Collect, Some(self.row()?))),
             ("COLLECT", [x]) => Ok((AggregateKind::Collect, Some(self.expr(x)?))),
@@ -172,29 +175,40 @@ impl Reader<'_, '_> {
             },
             _ => None,
         };
-        value
-            .filter(|p| (0.0..=1.0).contains(p))
-            .ok_or_else(|| QueryError::new(at, "a percentile is a number from 0.0 to 1.0").hint("PERCENTILE_CONT(0.95) OVER (ORDER BY x)"))
+        value.filter(|p| (0.0..=1.0).contains(p)).ok_or_else(|| {
+            QueryError::new(at, "a percentile is a number from 0.0 to 1.0")
+                .hint("PERCENTILE_CONT(0.95) OVER (ORDER BY x)")
+        })
     }
 
     fn order(&mut self, kind: AggregateKind) -> Result<Vec<Order>, QueryError> {
         let ranked = matches!(
             kind,
-            AggregateKind::TopOne | AggregateKind::CollectTop(_) | AggregateKind::PercentileCont(_) | AggregateKind::PercentileDisc(_)
+            AggregateKind::TopOne
+                | AggregateKind::CollectTop(_)
+                | AggregateKind::PercentileCont(_)
+                | AggregateKind::PercentileDisc(_)
         );
         let call = self.call;
         let order = match &call.over {
-            Some(WindowType::WindowSpec(spec)) if spec.partition_by.is_empty() && spec.window_frame.is_none() => spec.order_by.as_slice(),
+            Some(WindowType::WindowSpec(spec)) if spec.partition_by.is_empty() && spec.window_frame.is_none() => {
+                spec.order_by.as_slice()
+            }
             Some(_) => {
-                return Err(QueryError::new(self.at, format!("{} as an analytic function is not supported", self.name))
-                    .hint("leave PARTITION BY and LIMIT DURATION out and use GROUP BY with a window"));
+                return Err(QueryError::new(
+                    self.at,
+                    format!("{} as an analytic function is not supported", self.name),
+                )
+                .hint("leave PARTITION BY and LIMIT DURATION out and use GROUP BY with a window"));
             }
             None => call.within_group.as_slice(),
         };
         match (ranked, order.is_empty()) {
             (true, true) => Err(self.usage()),
             (false, true) if call.over.is_none() => Ok(Vec::new()),
-            (false, _) => Err(QueryError::new(self.at, format!("{} takes no OVER", self.name)).hint("use GROUP BY with a window")),
+            (false, _) => {
+                Err(QueryError::new(self.at, format!("{} takes no OVER", self.name)).hint("use GROUP BY with a window"))
+            }
             (true, false) => {
                 let percentile = !matches!(kind, AggregateKind::TopOne | AggregateKind::CollectTop(_));
                 if percentile && order.len() > 1 {
@@ -216,7 +230,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// The percentile from the other end. Of PERCENTILE_DISC it takes the value above where both ends meet one.
+/// The percentile from the other end. Of `PERCENTILE_DISC` it takes the value above where both ends meet one.
 fn reversed(kind: AggregateKind) -> AggregateKind {
     match kind {
         AggregateKind::PercentileCont(p) => AggregateKind::PercentileCont(1.0 - p),

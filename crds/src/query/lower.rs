@@ -62,7 +62,10 @@ impl Builder {
     fn statement(&mut self, query: &Query) -> Result<(), QueryError> {
         if let Some(with) = &query.with {
             if with.recursive {
-                return Err(QueryError::new(Position::of(with.span(), Position::START), "WITH RECURSIVE is not supported"));
+                return Err(QueryError::new(
+                    Position::of(with.span(), Position::START),
+                    "WITH RECURSIVE is not supported",
+                ));
             }
             for cte in &with.cte_tables {
                 let at = Position::of(cte.alias.name.span, Position::START);
@@ -101,7 +104,13 @@ impl Builder {
         }
     }
 
-    fn step(&mut self, select: &Select, name: Option<String>, output: Option<String>, at: Position) -> Result<(), QueryError> {
+    fn step(
+        &mut self,
+        select: &Select,
+        name: Option<String>,
+        output: Option<String>,
+        at: Position,
+    ) -> Result<(), QueryError> {
         let at = Position::of(select.span(), at);
         if self.steps.len() == MAX_STEPS {
             return Err(QueryError::new(at, format!("a query has at most {MAX_STEPS} SELECTs")));
@@ -130,14 +139,18 @@ impl Builder {
     }
 
     fn scope(&mut self, from: &From<'_>) -> Result<Scope, QueryError> {
-        let step = self.steps.iter().position(|s| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(&from.name)));
+        let step =
+            self.steps.iter().position(|s| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(&from.name)));
         if step.is_none() {
             match &self.source {
                 None => self.source = Some(from.name.clone()),
                 Some(source) if source.eq_ignore_ascii_case(&from.name) => {}
                 Some(source) => {
-                    return Err(QueryError::new(from.at, format!("{} is neither the input {source} nor a step before this", from.name))
-                        .hint("a query has one input; steps are read after they are written"));
+                    return Err(QueryError::new(
+                        from.at,
+                        format!("{} is neither the input {source} nor a step before this", from.name),
+                    )
+                    .hint("a query has one input; steps are read after they are written"));
                 }
             }
         }
@@ -152,7 +165,11 @@ impl Builder {
     fn time_of(&mut self, scope: &Scope, from: &From<'_>) -> Result<(), QueryError> {
         let at = from.timestamp_by.map_or(from.at, |(_, at)| at);
         if (from.timestamp_by.is_some() || !from.over.is_empty()) && (self.transform || scope.input != Input::Source) {
-            let why = if self.transform { "a transform has no TIMESTAMP BY" } else { "TIMESTAMP BY belongs to the input, not to a step" };
+            let why = if self.transform {
+                "a transform has no TIMESTAMP BY"
+            } else {
+                "TIMESTAMP BY belongs to the input, not to a step"
+            };
             return Err(QueryError::new(at, why));
         }
         if scope.input != Input::Source {
@@ -162,16 +179,16 @@ impl Builder {
         let by = from.timestamp_by.map(|(ast, at)| lowering.value(ast, at)).transpose()?;
         let over = from.over.iter().map(|k| lowering.value(k, at)).collect::<Result<Vec<_>, _>>()?;
         if by.as_ref().is_some_and(uses_timestamp) || over.iter().any(uses_timestamp) {
-            return Err(QueryError::new(at, "TIMESTAMP BY cannot use System.Timestamp").hint("leave TIMESTAMP BY out to use the time of arrival"));
+            return Err(QueryError::new(at, "TIMESTAMP BY cannot use System.Timestamp")
+                .hint("leave TIMESTAMP BY out to use the time of arrival"));
         }
         if by.is_none() && !over.is_empty() {
             return Err(QueryError::new(at, "OVER needs TIMESTAMP BY"));
         }
         let time = Time { by, over };
         match &self.time {
-            Some(known) if *known != time => {
-                Err(QueryError::new(at, "the input has another TIMESTAMP BY elsewhere").hint("write the same one wherever the input is read"))
-            }
+            Some(known) if *known != time => Err(QueryError::new(at, "the input has another TIMESTAMP BY elsewhere")
+                .hint("write the same one wherever the input is read")),
             _ => {
                 self.time = Some(time);
                 Ok(())
@@ -188,12 +205,14 @@ impl Builder {
         let mut lowering = self.lowering(scope);
         if group_by.is_empty() {
             if let Some(having) = &select.having {
-                return Err(QueryError::new(Position::of(having.span(), at), "HAVING needs GROUP BY").hint("WHERE filters events"));
+                return Err(QueryError::new(Position::of(having.span(), at), "HAVING needs GROUP BY")
+                    .hint("WHERE filters events"));
             }
             return Ok(StepKind::Project(items(&mut lowering, select, at)?));
         }
         if transform {
-            return Err(QueryError::new(Position::of(group_by[0].span(), at), "a transform has no GROUP BY").hint("windows are for a WindowQuery"));
+            return Err(QueryError::new(Position::of(group_by[0].span(), at), "a transform has no GROUP BY")
+                .hint("windows are for a WindowQuery"));
         }
         let windows = group_keys(&mut lowering, group_by, at)?;
         lowering.place = Place::Group;
@@ -231,7 +250,8 @@ fn group_keys(lowering: &mut Lowering<'_>, group_by: &[Ast], at: Position) -> Re
         };
         match windows {
             Some(_) if !found.is_empty() => {
-                return Err(QueryError::new(here, "GROUP BY has two windows").hint("Windows(Window('a', …), Window('b', …)) makes a set"));
+                return Err(QueryError::new(here, "GROUP BY has two windows")
+                    .hint("Windows(Window('a', …), Window('b', …)) makes a set"));
             }
             Some(windows) => found = windows,
             None => {
@@ -246,7 +266,8 @@ fn group_keys(lowering: &mut Lowering<'_>, group_by: &[Ast], at: Position) -> Re
         }
     }
     if found.is_empty() {
-        return Err(QueryError::new(Position::of(group_by[0].span(), at), "GROUP BY has no window").hint("GROUP BY …, TUMBLINGWINDOW(minute, 1)"));
+        return Err(QueryError::new(Position::of(group_by[0].span(), at), "GROUP BY has no window")
+            .hint("GROUP BY …, TUMBLINGWINDOW(minute, 1)"));
     }
     Ok(found)
 }
@@ -256,7 +277,7 @@ fn items(lowering: &mut Lowering<'_>, select: &Select, at: Position) -> Result<V
     let mut names: HashSet<String> = HashSet::new();
     for item in &select.projection {
         let here = Position::of(item.span(), at);
-        let named = match item {
+        let column = match item {
             SelectItem::UnnamedExpr(ast) => Item::Named(implied_name(ast), lowering.value(ast, here)?),
             SelectItem::ExprWithAlias { expr, alias } => Item::Named(alias.value.clone(), lowering.value(expr, here)?),
             SelectItem::Wildcard(options) => {
@@ -273,13 +294,17 @@ fn items(lowering: &mut Lowering<'_>, select: &Select, at: Position) -> Result<V
             }
             _ => return Err(QueryError::new(here, "this form of a column is not supported").hint("expression AS name")),
         };
-        if let Item::Named(name, _) = &named {
-            if !names.insert(name.to_lowercase()) {
-                let what = if name.is_empty() { "two columns have no name".to_owned() } else { format!("two columns are named {name}") };
-                return Err(QueryError::new(here, what).hint("name one of them with AS"));
-            }
+        if let Item::Named(name, _) = &column
+            && !names.insert(name.to_lowercase())
+        {
+            let what = if name.is_empty() {
+                "two columns have no name".to_owned()
+            } else {
+                format!("two columns are column {name}")
+            };
+            return Err(QueryError::new(here, what).hint("name one of them with AS"));
         }
-        items.push(named);
+        items.push(column);
     }
     Ok(items)
 }
@@ -294,7 +319,9 @@ fn star(lowering: &mut Lowering<'_>, items: &mut Vec<Item>, at: Position) -> Res
 
 fn no_star_in_group(lowering: &Lowering<'_>, at: Position) -> Result<(), QueryError> {
     if lowering.place == Place::Group {
-        return Err(QueryError::new(at, "* beside GROUP BY is not supported").hint("name the columns, or take COLLECT()"));
+        return Err(
+            QueryError::new(at, "* beside GROUP BY is not supported").hint("name the columns, or take COLLECT()")
+        );
     }
     Ok(())
 }
@@ -331,7 +358,8 @@ fn uses_timestamp(expr: &Expr) -> bool {
         Expr::Binary(_, a, b) | Expr::Like(a, b, _) => uses_timestamp(a) || uses_timestamp(b),
         Expr::In(e, list) => uses_timestamp(e) || list.iter().any(uses_timestamp),
         Expr::Case(branches, otherwise) => {
-            branches.iter().any(|(c, r)| uses_timestamp(c) || uses_timestamp(r)) || otherwise.as_deref().is_some_and(uses_timestamp)
+            branches.iter().any(|(c, r)| uses_timestamp(c) || uses_timestamp(r))
+                || otherwise.as_deref().is_some_and(uses_timestamp)
         }
         Expr::Call(_, args) | Expr::DateCall(_, _, args) => args.iter().any(uses_timestamp),
         _ => false,

@@ -343,7 +343,7 @@ pub enum Expr {
     Like(Box<Expr>, Box<Expr>, Option<char>),
     /// CASE: conditions with results, and ELSE. `CASE x WHEN y` is `x = y`.
     Case(Vec<(Expr, Expr)>, Option<Box<Expr>>),
-    /// CAST, and TRY_CAST where the flag is set.
+    /// CAST, and `TRY_CAST` where the flag is set.
     Cast(Box<Expr>, Type, bool),
     /// A function.
     Call(Function, Vec<Expr>),

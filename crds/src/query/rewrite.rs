@@ -28,9 +28,12 @@ pub(crate) const PARTITION_BY: &str = "__partition_by";
 pub(crate) fn statements(text: &str) -> Result<Vec<Query>, QueryError> {
     let tokens = tokenize(text)?;
     let end = end_of(text);
-    let statements: Result<Vec<Query>, QueryError> = split(tokens).into_iter().map(|s| statement(hints(s), end)).collect();
+    let statements: Result<Vec<Query>, QueryError> =
+        split(tokens).into_iter().map(|s| statement(hints(&s), end)).collect();
     match statements {
-        Ok(found) if found.is_empty() => Err(QueryError::new(Position::START, "the query is empty").hint("write SELECT … FROM …")),
+        Ok(found) if found.is_empty() => {
+            Err(QueryError::new(Position::START, "the query is empty").hint("write SELECT … FROM …"))
+        }
         other => other,
     }
 }
@@ -43,7 +46,8 @@ fn tokenize(text: &str) -> Result<Vec<TokenWithSpan>, QueryError> {
         let at = Position { line: e.location.line.max(1), column: e.location.column.max(1) };
         QueryError::new(at, format!("the text cannot be read: {}", e.message))
     })?;
-    let tokens: Vec<TokenWithSpan> = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+    let tokens: Vec<TokenWithSpan> =
+        tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
     check_size(&tokens)?;
     Ok(tokens)
 }
@@ -64,8 +68,11 @@ fn check_size(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
         }
         signs = if is_prefix(token) { signs + 1 } else { 0 };
         if depth.max(signs) > MAX_DEPTH {
-            return Err(QueryError::new(position(token), format!("the query is nested deeper than {MAX_DEPTH} levels"))
-                .hint("move an inner part into a step of WITH"));
+            return Err(QueryError::new(
+                position(token),
+                format!("the query is nested deeper than {MAX_DEPTH} levels"),
+            )
+            .hint("move an inner part into a step of WITH"));
         }
     }
     Ok(())
@@ -111,11 +118,11 @@ fn continues(token: &TokenWithSpan) -> bool {
 }
 
 /// Turns the clauses after FROM into table hints.
-fn hints(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+fn hints(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let mut out = Vec::with_capacity(tokens.len() + 8);
     let mut at = 0;
     while at < tokens.len() {
-        if clause(&tokens, at).is_none() {
+        if clause(tokens, at).is_none() {
             out.push(tokens[at].clone());
             at += 1;
             continue;
@@ -124,12 +131,12 @@ fn hints(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         out.push(like(&here, Token::make_keyword("WITH")));
         out.push(like(&here, Token::LParen));
         let mut first = true;
-        while let Some((name, skip)) = clause(&tokens, at).or_else(|| over(&tokens, at, first)) {
+        while let Some((name, skip)) = clause(tokens, at).or_else(|| over(tokens, at, first)) {
             if !first {
                 out.push(like(&here, Token::Comma));
             }
             first = false;
-            let end = end_of_clause(&tokens, at + skip, name == OVER);
+            let end = end_of_clause(tokens, at + skip, name == OVER);
             let spot = tokens[at].clone();
             out.push(like(&spot, Token::make_word(name, None)));
             out.push(like(&spot, Token::LParen));
@@ -223,10 +230,15 @@ fn statement(tokens: Vec<TokenWithSpan>, end: Position) -> Result<Query, QueryEr
 
 fn parse_error(error: &ParserError, next: &TokenWithSpan, end: Position) -> QueryError {
     match error {
-        ParserError::RecursionLimitExceeded => QueryError::new(position_or(next, end), "the query is nested too deeply"),
+        ParserError::RecursionLimitExceeded => {
+            QueryError::new(position_or(next, end), "the query is nested too deeply")
+        }
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => {
             let (message, at) = message.split_once(" at Line: ").unwrap_or((message, ""));
-            let message = message.replace("__timestamp_by", "TIMESTAMP BY").replace("__partition_by", "PARTITION BY").replace("__over", "OVER");
+            let message = message
+                .replace("__timestamp_by", "TIMESTAMP BY")
+                .replace("__partition_by", "PARTITION BY")
+                .replace("__over", "OVER");
             QueryError::new(location(at).unwrap_or_else(|| position_or(next, end)), message)
         }
     }

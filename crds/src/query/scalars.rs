@@ -1,8 +1,9 @@
 //! Scalar expressions.
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr as Ast, Function as Call, FunctionArg,
-    FunctionArgExpr, FunctionArguments, Ident, InTarget, Spanned, UnaryOperator, Value, WindowType,
+    AccessExpr, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr as Ast,
+    Function as Call, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, InTarget, Spanned, UnaryOperator, Value,
+    WindowType,
 };
 
 use super::{
@@ -37,7 +38,8 @@ impl Lowering<'_> {
     pub(crate) fn condition(&mut self, ast: &Ast, at: Position) -> Result<Expr, QueryError> {
         let expr = self.expr(ast, at)?;
         if matches!(expr, Expr::Literal(_)) || is_arithmetic(&expr) {
-            return Err(QueryError::new(Position::of(ast.span(), at), "a condition is needed here, not a value").hint("compare it: x = 1"));
+            return Err(QueryError::new(Position::of(ast.span(), at), "a condition is needed here, not a value")
+                .hint("compare it: x = 1"));
         }
         Ok(expr)
     }
@@ -46,17 +48,18 @@ impl Lowering<'_> {
     pub(crate) fn value(&mut self, ast: &Ast, at: Position) -> Result<Expr, QueryError> {
         let expr = self.expr(ast, at)?;
         if is_condition(&expr) {
-            return Err(QueryError::new(Position::of(ast.span(), at), "a condition is not a value").hint("CASE WHEN … THEN 1 ELSE 0 END"));
+            return Err(QueryError::new(Position::of(ast.span(), at), "a condition is not a value")
+                .hint("CASE WHEN … THEN 1 ELSE 0 END"));
         }
         Ok(expr)
     }
 
     pub(crate) fn expr(&mut self, ast: &Ast, at: Position) -> Result<Expr, QueryError> {
         let at = Position::of(ast.span(), at);
-        if self.place == Place::Group {
-            if let Some(key) = self.key(ast, at) {
-                return Ok(Expr::Key(key));
-            }
+        if self.place == Place::Group
+            && let Some(key) = self.key(ast, at)
+        {
+            return Ok(Expr::Key(key));
         }
         match ast {
             Ast::Nested(inner) => self.expr(inner, at),
@@ -70,15 +73,25 @@ impl Lowering<'_> {
             Ast::IsNotNull(e) => Ok(not(Expr::IsNull(Box::new(self.expr(e, at)?)))),
             Ast::In { expr, target: InTarget::List(list), negated, .. } => self.list(expr, list, *negated, at),
             Ast::Between { expr, negated, low, high } => self.between(expr, low, high, *negated, at),
-            Ast::Like { negated, any: false, expr, pattern, escape_char } => self.like(expr, pattern, escape_char.as_deref(), *negated, at),
-            Ast::Case { operand, conditions, else_result, .. } => self.case(operand.as_deref(), conditions, else_result.as_deref(), at),
+            Ast::Like { negated, any: false, expr, pattern, escape_char } => {
+                self.like(expr, pattern, escape_char.as_deref(), *negated, at)
+            }
+            Ast::Case { operand, conditions, else_result, .. } => {
+                self.case(operand.as_deref(), conditions, else_result.as_deref(), at)
+            }
             Ast::Cast { kind, expr, data_type, format: None } => self.cast(kind, expr, data_type, at),
-            Ast::Ceil { expr, field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) } => self.call_of(Function::Ceiling, &[expr], at),
-            Ast::Floor { expr, field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) } => self.call_of(Function::Floor, &[expr], at),
+            Ast::Ceil { expr, field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) } => {
+                self.call_of(Function::Ceiling, &[expr], at)
+            }
+            Ast::Floor { expr, field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) } => {
+                self.call_of(Function::Floor, &[expr], at)
+            }
             Ast::Substring { expr, substring_from: Some(from), substring_for: Some(count), special: true, .. } => {
                 self.call_of(Function::Substring, &[expr, from, count], at)
             }
-            Ast::Trim { trim_where: None, trim_what: None, expr, trim_characters: None } => self.call_of(Function::Trim, &[expr], at),
+            Ast::Trim { trim_where: None, trim_what: None, expr, trim_characters: None } => {
+                self.call_of(Function::Trim, &[expr], at)
+            }
             Ast::Function(call) => self.function(call, at),
             other => Err(refused(other, at)),
         }
@@ -104,15 +117,19 @@ impl Lowering<'_> {
     }
 
     fn access(&mut self, root: &Ast, chain: &[AccessExpr], at: Position) -> Result<Expr, QueryError> {
-        if let (Ast::Function(call), [AccessExpr::Dot(Ast::Identifier(field))]) = (root, chain) {
-            if function_name(call) == "SYSTEM.WINDOW" {
-                return self.window_id(&field.value, at);
-            }
+        if let (Ast::Function(call), [AccessExpr::Dot(Ast::Identifier(field))]) = (root, chain)
+            && function_name(call) == "SYSTEM.WINDOW"
+        {
+            return self.window_id(&field.value, at);
         }
-        if let (Ast::Identifier(system), [AccessExpr::Dot(Ast::Function(call)), AccessExpr::Dot(Ast::Identifier(field))]) = (root, chain) {
-            if system.value.eq_ignore_ascii_case("System") && function_name(call) == "WINDOW" {
-                return self.window_id(&field.value, at);
-            }
+        if let (
+            Ast::Identifier(system),
+            [AccessExpr::Dot(Ast::Function(call)), AccessExpr::Dot(Ast::Identifier(field))],
+        ) = (root, chain)
+            && system.value.eq_ignore_ascii_case("System")
+            && function_name(call) == "WINDOW"
+        {
+            return self.window_id(&field.value, at);
         }
         let mut expr = self.expr(root, at)?;
         for access in chain {
@@ -120,7 +137,9 @@ impl Lowering<'_> {
                 AccessExpr::Dot(Ast::Identifier(field)) => expr = Expr::Member(Box::new(expr), field.value.clone()),
                 AccessExpr::Dot(_) => return Err(QueryError::new(at, "a field is accessed by its name")),
                 AccessExpr::Subscript(_) => {
-                    return Err(QueryError::new(at, "brackets do not index an array").hint("GetArrayElement(array, index)"));
+                    return Err(
+                        QueryError::new(at, "brackets do not index an array").hint("GetArrayElement(array, index)")
+                    );
                 }
             }
         }
@@ -129,7 +148,8 @@ impl Lowering<'_> {
 
     fn window_id(&self, field: &str, at: Position) -> Result<Expr, QueryError> {
         if !field.eq_ignore_ascii_case("Id") {
-            return Err(QueryError::new(at, format!("a window has no {field}")).hint("System.Window().Id; System.Timestamp() is its end"));
+            return Err(QueryError::new(at, format!("a window has no {field}"))
+                .hint("System.Window().Id; System.Timestamp() is its end"));
         }
         if self.place != Place::Group {
             return Err(QueryError::new(at, "System.Window() needs GROUP BY with a window"));
@@ -191,7 +211,14 @@ impl Lowering<'_> {
         Ok(negate_if(negated, Expr::Binary(BinaryOp::And, Box::new(from), Box::new(to))))
     }
 
-    fn like(&mut self, expr: &Ast, pattern: &Ast, escape: Option<&Ast>, negated: bool, at: Position) -> Result<Expr, QueryError> {
+    fn like(
+        &mut self,
+        expr: &Ast,
+        pattern: &Ast,
+        escape: Option<&Ast>,
+        negated: bool,
+        at: Position,
+    ) -> Result<Expr, QueryError> {
         let escape = match escape {
             None => None,
             Some(ast) => {
@@ -209,7 +236,13 @@ impl Lowering<'_> {
         Ok(negate_if(negated, Expr::Like(Box::new(value), Box::new(pattern), escape)))
     }
 
-    fn case(&mut self, operand: Option<&Ast>, whens: &[CaseWhen], otherwise: Option<&Ast>, at: Position) -> Result<Expr, QueryError> {
+    fn case(
+        &mut self,
+        operand: Option<&Ast>,
+        whens: &[CaseWhen],
+        otherwise: Option<&Ast>,
+        at: Position,
+    ) -> Result<Expr, QueryError> {
         let operand = operand.map(|o| self.value(o, at)).transpose()?;
         let mut branches = Vec::new();
         for when in whens {
@@ -231,7 +264,8 @@ impl Lowering<'_> {
             CastKind::Cast => false,
             CastKind::TryCast => true,
             CastKind::SafeCast | CastKind::DoubleColon => {
-                return Err(QueryError::new(at, "this form of a cast is not supported").hint("CAST(x AS type) or TRY_CAST(x AS type)"));
+                return Err(QueryError::new(at, "this form of a cast is not supported")
+                    .hint("CAST(x AS type) or TRY_CAST(x AS type)"));
             }
         };
         let to = data_type(to, at)?;
@@ -296,7 +330,9 @@ impl Lowering<'_> {
     pub(crate) fn session_partition(&mut self, call: &Call, at: Position) -> Result<Vec<Expr>, QueryError> {
         let Some(over) = &call.over else { return Ok(Vec::new()) };
         let hint = "OVER (PARTITION BY k)";
-        let WindowType::WindowSpec(spec) = over else { return Err(QueryError::new(at, "a session has no named window").hint(hint)) };
+        let WindowType::WindowSpec(spec) = over else {
+            return Err(QueryError::new(at, "a session has no named window").hint(hint));
+        };
         if !spec.order_by.is_empty() || spec.window_frame.is_some() || spec.partition_by.is_empty() {
             return Err(QueryError::new(at, "a session takes a partition only").hint(hint));
         }
@@ -308,11 +344,15 @@ fn unit(signature: &Signature, arg: &Ast, at: Position) -> Result<Unit, QueryErr
     let here = Position::of(arg.span(), at);
     let word = match arg {
         Ast::Identifier(word) if word.quote_style.is_none() => &word.value,
-        _ => return Err(QueryError::new(here, format!("the first argument of {} is a part of a date", signature.name)).hint("year, month, day, hour …")),
+        _ => {
+            return Err(QueryError::new(here, format!("the first argument of {} is a part of a date", signature.name))
+                .hint("year, month, day, hour …"));
+        }
     };
     Unit::parse(word).ok_or_else(|| {
-        QueryError::new(here, format!("{word} is no part of a date"))
-            .hint("year, quarter, month, dayofyear, day, week, weekday, hour, minute, second, millisecond or microsecond")
+        QueryError::new(here, format!("{word} is no part of a date")).hint(
+            "year, quarter, month, dayofyear, day, week, weekday, hour, minute, second, millisecond or microsecond",
+        )
     })
 }
 
@@ -326,13 +366,21 @@ pub(crate) fn function_name(call: &Call) -> String {
 pub(crate) fn arguments(call: &Call, at: Position) -> Result<Vec<&Ast>, QueryError> {
     let list = match &call.args {
         FunctionArguments::None => return Ok(Vec::new()),
-        FunctionArguments::Subquery(_) => return Err(QueryError::new(at, "a query inside a function is not supported").hint("make it a step of WITH")),
+        FunctionArguments::Subquery(_) => {
+            return Err(
+                QueryError::new(at, "a query inside a function is not supported").hint("make it a step of WITH")
+            );
+        }
         FunctionArguments::List(list) => list,
     };
     if let Some(treatment) = list.duplicate_treatment {
         return Err(QueryError::new(at, format!("{treatment} is not supported in {}", function_name(call))));
     }
-    if !list.clauses.is_empty() || call.filter.is_some() || !call.within_group.is_empty() || call.null_treatment.is_some() {
+    if !list.clauses.is_empty()
+        || call.filter.is_some()
+        || !call.within_group.is_empty()
+        || call.null_treatment.is_some()
+    {
         return Err(QueryError::new(at, format!("{} takes arguments only", function_name(call))));
     }
     list.args.iter().map(|a| argument(a, at)).collect()
@@ -348,7 +396,8 @@ pub(crate) fn argument(arg: &FunctionArg, at: Position) -> Result<&Ast, QueryErr
 
 fn unknown_function(name: &str, at: Position) -> QueryError {
     if name.starts_with("UDF.") || name.starts_with("UDA.") {
-        return QueryError::new(at, format!("{name}: functions of one's own are not supported")).hint("use a handler in an IngestPipeline");
+        return QueryError::new(at, format!("{name}: functions of one's own are not supported"))
+            .hint("use a handler in an IngestPipeline");
     }
     if let Some(hint) = functions::refused(name) {
         return QueryError::new(at, format!("{name} is not supported")).hint(hint);
@@ -362,11 +411,15 @@ fn unknown_function(name: &str, at: Position) -> QueryError {
 
 fn literal(value: &Value, at: Position) -> Result<Literal, QueryError> {
     match value {
-        Value::Number(digits, _) => number(digits).ok_or_else(|| QueryError::new(at, format!("{digits} is out of range"))),
+        Value::Number(digits, _) => {
+            number(digits).ok_or_else(|| QueryError::new(at, format!("{digits} is out of range")))
+        }
         Value::SingleQuotedString(text) | Value::NationalStringLiteral(text) => Ok(Literal::Text(text.clone())),
         Value::Null => Ok(Literal::Null),
         Value::Boolean(_) => Err(QueryError::new(at, "there is no TRUE or FALSE").hint("CAST(1 AS bit)")),
-        Value::DoubleQuotedString(text) => Err(QueryError::new(at, "double quotes are for names").hint(format!("'{text}'"))),
+        Value::DoubleQuotedString(text) => {
+            Err(QueryError::new(at, "double quotes are for names").hint(format!("'{text}'")))
+        }
         other => Err(QueryError::new(at, format!("the literal {other} is not supported"))),
     }
 }
@@ -438,7 +491,9 @@ fn unknown_operator(op: &BinaryOperator, at: Position) -> QueryError {
 /// What is in the parser's grammar and not in this language.
 fn refused(ast: &Ast, at: Position) -> QueryError {
     let (what, hint) = match ast {
-        Ast::Subquery(_) | Ast::Exists { .. } | Ast::In { .. } => ("a query inside an expression", "make it a step of WITH"),
+        Ast::Subquery(_) | Ast::Exists { .. } | Ast::In { .. } => {
+            ("a query inside an expression", "make it a step of WITH")
+        }
         Ast::Extract { .. } => ("EXTRACT", "DATEPART(part, date)"),
         Ast::Position { .. } => ("POSITION", "CHARINDEX(part, text)"),
         Ast::Convert { .. } => ("CONVERT", "CAST(x AS type)"),
@@ -446,12 +501,17 @@ fn refused(ast: &Ast, at: Position) -> QueryError {
         Ast::Interval(_) => ("INTERVAL", "DATEADD(unit, n, date)"),
         Ast::TypedString(_) => ("a typed text", "CAST('…' AS datetime)"),
         Ast::Collate { .. } => ("COLLATE", "text is compared by code point"),
-        Ast::ILike { .. } | Ast::SimilarTo { .. } | Ast::RLike { .. } => ("this operator", "LIKE, or REGEXMATCH(text, pattern) = 1"),
+        Ast::ILike { .. } | Ast::SimilarTo { .. } | Ast::RLike { .. } => {
+            ("this operator", "LIKE, or REGEXMATCH(text, pattern) = 1")
+        }
         Ast::Array(_) => ("an array literal", "COLLECT() makes arrays"),
         Ast::Substring { .. } => ("this form of SUBSTRING", "SUBSTRING(text, start, length)"),
         Ast::Trim { .. } => ("this form of TRIM", "TRIM(text)"),
         Ast::IsTrue(_) | Ast::IsFalse(_) | Ast::IsNotTrue(_) | Ast::IsNotFalse(_) => ("IS TRUE", "x = CAST(1 AS bit)"),
-        Ast::Rollup(_) | Ast::Cube(_) | Ast::GroupingSets(_) => ("ROLLUP, CUBE and GROUPING SETS", "Windows(…) makes sets of windows; write several SELECTs for sets of keys"),
+        Ast::Rollup(_) | Ast::Cube(_) | Ast::GroupingSets(_) => (
+            "ROLLUP, CUBE and GROUPING SETS",
+            "Windows(…) makes sets of windows; write several SELECTs for sets of keys",
+        ),
         _ => ("this expression", "see the page on the query language"),
     };
     QueryError::new(at, format!("{what} is not supported")).hint(hint)

@@ -57,7 +57,8 @@ impl Scope {
             return Ok(Expr::Timestamp);
         }
         if path.first().is_some_and(|p| p.eq_ignore_ascii_case("System")) && path.len() > 1 {
-            return Err(QueryError::new(at, format!("unknown name {}", path.join("."))).hint("System.Timestamp() and System.Window().Id exist"));
+            return Err(QueryError::new(at, format!("unknown name {}", path.join(".")))
+                .hint("System.Timestamp() and System.Window().Id exist"));
         }
         if let Some(apply) = self.applies.iter().position(|(name, _)| name.eq_ignore_ascii_case(&path[0])) {
             return self.applied(apply, &path[1..], at);
@@ -65,7 +66,9 @@ impl Scope {
         if self.names.iter().any(|n| n.eq_ignore_ascii_case(&path[0])) {
             return self.column(fields, path[1..].to_vec(), at);
         }
-        if let Some(apply) = self.applies.iter().position(|(_, kind)| kind.columns().iter().any(|c| c.eq_ignore_ascii_case(&path[0]))) {
+        if let Some(apply) =
+            self.applies.iter().position(|(_, kind)| kind.columns().iter().any(|c| c.eq_ignore_ascii_case(&path[0])))
+        {
             return self.applied(apply, &path, at);
         }
         self.column(fields, path, at)
@@ -92,7 +95,8 @@ impl Scope {
             return Ok(());
         }
         let error = QueryError::new(at, format!("step {} has no column {first}", self.names[0]));
-        let near = columns.iter().min_by_key(|c| functions::distance(&c.to_ascii_lowercase(), &first.to_ascii_lowercase()));
+        let near =
+            columns.iter().min_by_key(|c| functions::distance(&c.to_ascii_lowercase(), &first.to_ascii_lowercase()));
         Err(match near {
             Some(column) => error.hint(format!("it has {column}")),
             None => error,
@@ -101,11 +105,11 @@ impl Scope {
 
     fn applied(&self, apply: usize, path: &[String], at: Position) -> Result<Expr, QueryError> {
         let columns = self.applies[apply].1.columns();
-        if let Some(first) = path.first() {
-            if !columns.iter().any(|c| c.eq_ignore_ascii_case(first)) {
-                return Err(QueryError::new(at, format!("{} has no column {first}", self.applies[apply].0))
-                    .hint(format!("its columns are {} and {}", columns[0], columns[1])));
-            }
+        if let Some(first) = path.first()
+            && !columns.iter().any(|c| c.eq_ignore_ascii_case(first))
+        {
+            return Err(QueryError::new(at, format!("{} has no column {first}", self.applies[apply].0))
+                .hint(format!("its columns are {} and {}", columns[0], columns[1])));
         }
         Ok(Expr::Applied(apply, path.to_vec()))
     }

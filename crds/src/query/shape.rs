@@ -8,10 +8,12 @@ use super::error::{Position, QueryError};
 pub(crate) fn select(query: &Query, at: Position) -> Result<&Select, QueryError> {
     let here = Position::of(query.body.span(), at);
     if let Some(order) = &query.order_by {
-        return Err(QueryError::new(Position::of(order.span(), here), "ORDER BY is not supported").hint("rows come in the order of their windows; COLLECTTOP ranks"));
+        return Err(QueryError::new(Position::of(order.span(), here), "ORDER BY is not supported")
+            .hint("rows come in the order of their windows; COLLECTTOP ranks"));
     }
     if query.limit_clause.is_some() || query.fetch.is_some() {
-        return Err(QueryError::new(here, "LIMIT, OFFSET and FETCH are not supported").hint("a stream has no end; COLLECTTOP(n) keeps n events of a window"));
+        return Err(QueryError::new(here, "LIMIT, OFFSET and FETCH are not supported")
+            .hint("a stream has no end; COLLECTTOP(n) keeps n events of a window"));
     }
     if query.for_clause.is_some() || !query.locks.is_empty() {
         return Err(QueryError::new(here, "FOR is not supported"));
@@ -21,7 +23,9 @@ pub(crate) fn select(query: &Query, at: Position) -> Result<&Select, QueryError>
             check(select, here)?;
             Ok(select)
         }
-        SetExpr::SetOperation { op, .. } => Err(QueryError::new(here, format!("{op} is not supported")).hint("write two SELECTs INTO the same output")),
+        SetExpr::SetOperation { op, .. } => {
+            Err(QueryError::new(here, format!("{op} is not supported")).hint("write two SELECTs INTO the same output"))
+        }
         _ => Err(QueryError::new(here, "a SELECT is needed here")),
     }
 }
@@ -29,10 +33,15 @@ pub(crate) fn select(query: &Query, at: Position) -> Result<&Select, QueryError>
 fn check(select: &Select, at: Position) -> Result<(), QueryError> {
     match &select.distinct {
         Some(Distinct::All) | None => {}
-        Some(_) => return Err(QueryError::new(at, "SELECT DISTINCT is not supported").hint("GROUP BY the columns and a window")),
+        Some(_) => {
+            return Err(
+                QueryError::new(at, "SELECT DISTINCT is not supported").hint("GROUP BY the columns and a window")
+            );
+        }
     }
     if select.top.is_some() {
-        return Err(QueryError::new(at, "TOP is not supported").hint("TOPONE() or COLLECTTOP(n) OVER (ORDER BY …) with a window"));
+        return Err(QueryError::new(at, "TOP is not supported")
+            .hint("TOPONE() or COLLECTTOP(n) OVER (ORDER BY …) with a window"));
     }
     let foreign = select.prewhere.is_some()
         || !select.connect_by.is_empty()
@@ -48,8 +57,12 @@ fn check(select: &Select, at: Position) -> Result<(), QueryError> {
         return Err(QueryError::new(at, "a clause of another dialect is not supported"));
     }
     match &select.group_by {
-        GroupByExpr::All(_) => Err(QueryError::new(at, "GROUP BY ALL is not supported").hint("name the columns and a window")),
-        GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => Err(QueryError::new(at, "modifiers of GROUP BY are not supported")),
+        GroupByExpr::All(_) => {
+            Err(QueryError::new(at, "GROUP BY ALL is not supported").hint("name the columns and a window"))
+        }
+        GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => {
+            Err(QueryError::new(at, "modifiers of GROUP BY are not supported"))
+        }
         GroupByExpr::Expressions(..) => Ok(()),
     }
 }

@@ -1,7 +1,8 @@
 //! FROM: the input or a step, its aliases, APPLY, and the hints that the token rewrite left.
 
 use sqlparser::ast::{
-    Expr as Ast, Function as Call, Join, JoinOperator, ObjectName, Select, Spanned, TableAlias, TableFactor, TableWithJoins,
+    Expr as Ast, Function as Call, Join, JoinOperator, ObjectName, Select, Spanned, TableAlias, TableFactor,
+    TableWithJoins,
 };
 
 use super::{
@@ -48,26 +49,39 @@ pub(crate) fn from(select: &Select, at: Position) -> Result<From<'_>, QueryError
 }
 
 fn join(at: Position) -> QueryError {
-    QueryError::new(at, "JOIN is not supported").hint("streams cannot be joined yet; bring both into one stream, or join in the database")
+    QueryError::new(at, "JOIN is not supported")
+        .hint("streams cannot be joined yet; bring both into one stream, or join in the database")
 }
 
 fn relation(table: &TableWithJoins, at: Position) -> Result<From<'_>, QueryError> {
     let here = Position::of(table.relation.span(), at);
     match &table.relation {
         TableFactor::Table { name, alias, args: None, with_hints, version: None, sample: None, .. } => {
-            let mut from = From { name: simple(name, here)?, alias: alias_name(alias.as_ref(), here)?, at: here, timestamp_by: None, over: Vec::new(), applies: Vec::new() };
+            let mut from = From {
+                name: simple(name, here)?,
+                alias: alias_name(alias.as_ref(), here)?,
+                at: here,
+                timestamp_by: None,
+                over: Vec::new(),
+                applies: Vec::new(),
+            };
             for hint in with_hints {
                 read_hint(&mut from, hint, here)?;
             }
             Ok(from)
         }
-        TableFactor::Table { args: Some(_), name, .. } => {
-            Err(QueryError::new(here, format!("{name} is not a table")).hint("CROSS APPLY GetArrayElements(…) AS alias, after FROM input"))
+        TableFactor::Table { args: Some(_), name, .. } => Err(QueryError::new(here, format!("{name} is not a table"))
+            .hint("CROSS APPLY GetArrayElements(…) AS alias, after FROM input")),
+        TableFactor::Derived { .. } => Err(QueryError::new(here, "a query after FROM is not supported")
+            .hint("make it a step: WITH step AS (SELECT …)")),
+        TableFactor::MatchRecognize { .. } => Err(QueryError::new(here, "MATCH_RECOGNIZE is not supported")
+            .hint("patterns are not there yet; aggregate in a session window")),
+        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
+            Err(QueryError::new(here, "PIVOT is not supported").hint("SUM(CASE WHEN … END)"))
         }
-        TableFactor::Derived { .. } => Err(QueryError::new(here, "a query after FROM is not supported").hint("make it a step: WITH step AS (SELECT …)")),
-        TableFactor::MatchRecognize { .. } => Err(QueryError::new(here, "MATCH_RECOGNIZE is not supported").hint("patterns are not there yet; aggregate in a session window")),
-        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => Err(QueryError::new(here, "PIVOT is not supported").hint("SUM(CASE WHEN … END)")),
-        _ => Err(QueryError::new(here, "this form of FROM is not supported").hint("FROM input, or FROM a step of WITH")),
+        _ => {
+            Err(QueryError::new(here, "this form of FROM is not supported").hint("FROM input, or FROM a step of WITH"))
+        }
     }
 }
 
@@ -80,7 +94,9 @@ fn simple(name: &ObjectName, at: Position) -> Result<String, QueryError> {
 
 fn alias_name(alias: Option<&TableAlias>, at: Position) -> Result<Option<String>, QueryError> {
     match alias {
-        Some(alias) if !alias.columns.is_empty() => Err(QueryError::new(at, "names of columns after an alias are not supported")),
+        Some(alias) if !alias.columns.is_empty() => {
+            Err(QueryError::new(at, "names of columns after an alias are not supported"))
+        }
         alias => Ok(alias.map(|a| a.name.value.clone())),
     }
 }
@@ -96,8 +112,12 @@ fn read_hint<'a>(from: &mut From<'a>, hint: &'a Ast, at: Position) -> Result<(),
     match (name.as_str(), args.as_slice()) {
         (rewrite::TIMESTAMP_BY, [time]) if from.timestamp_by.is_none() => from.timestamp_by = Some((time, here)),
         (rewrite::TIMESTAMP_BY, [_]) => return Err(QueryError::new(here, "TIMESTAMP BY stands twice")),
-        (rewrite::TIMESTAMP_BY, _) => return Err(QueryError::new(here, "TIMESTAMP BY takes one expression").hint("TIMESTAMP BY column")),
-        (rewrite::OVER, []) => return Err(QueryError::new(here, "OVER takes a column").hint("TIMESTAMP BY time OVER deviceId")),
+        (rewrite::TIMESTAMP_BY, _) => {
+            return Err(QueryError::new(here, "TIMESTAMP BY takes one expression").hint("TIMESTAMP BY column"));
+        }
+        (rewrite::OVER, []) => {
+            return Err(QueryError::new(here, "OVER takes a column").hint("TIMESTAMP BY time OVER deviceId"));
+        }
         (rewrite::OVER, _) => from.over = args,
         (rewrite::PARTITION_BY, [_, ..]) => {}
         (rewrite::PARTITION_BY, []) => return Err(QueryError::new(here, "PARTITION BY takes a column")),
@@ -120,7 +140,10 @@ fn apply(operator: &Join, at: Position) -> Result<AppliedTable<'_>, QueryError> 
     let kind = match name.to_string().to_ascii_uppercase().as_str() {
         "GETARRAYELEMENTS" => ApplyKind::ArrayElements,
         "GETRECORDPROPERTIES" => ApplyKind::RecordProperties,
-        other => return Err(QueryError::new(here, format!("{other} cannot be applied")).hint("GetArrayElements or GetRecordProperties")),
+        other => {
+            return Err(QueryError::new(here, format!("{other} cannot be applied"))
+                .hint("GetArrayElements or GetRecordProperties"));
+        }
     };
     let [argument_of] = args.args.as_slice() else {
         return Err(QueryError::new(here, format!("{name} takes one argument")).hint(hint));

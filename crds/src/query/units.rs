@@ -55,7 +55,10 @@ impl Unit {
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         let word = word.to_ascii_lowercase();
-        SPELLINGS.iter().find(|(_, spellings)| spellings.iter().any(|s| *s == word || is_plural(s, &word))).map(|(unit, _)| *unit)
+        SPELLINGS
+            .iter()
+            .find(|(_, spellings)| spellings.iter().any(|s| *s == word || is_plural(s, &word)))
+            .map(|(unit, _)| *unit)
     }
 
     /// Its name.

@@ -34,7 +34,11 @@ pub(crate) fn is_window(name: &str) -> bool {
 }
 
 /// The window that an expression of GROUP BY is, if it is one.
-pub(crate) fn windows(lowering: &mut Lowering<'_>, expr: &Ast, at: Position) -> Result<Option<Vec<WindowDef>>, QueryError> {
+pub(crate) fn windows(
+    lowering: &mut Lowering<'_>,
+    expr: &Ast,
+    at: Position,
+) -> Result<Option<Vec<WindowDef>>, QueryError> {
     let Ast::Function(call) = expr else { return Ok(None) };
     let name = function_name(call);
     if name == "WINDOWS" {
@@ -64,7 +68,8 @@ fn set(lowering: &mut Lowering<'_>, call: &Call, at: Position) -> Result<Vec<Win
         defs.push(def);
     }
     match defs.len() {
-        0 => Err(QueryError::new(at, "the set of windows is empty").hint("Windows(Window('id', TumblingWindow(minute, 1)), …)")),
+        0 => Err(QueryError::new(at, "the set of windows is empty")
+            .hint("Windows(Window('id', TumblingWindow(minute, 1)), …)")),
         n if n > MAX_SET => Err(QueryError::new(at, format!("a set holds at most {MAX_SET} windows"))),
         _ => Ok(defs),
     }
@@ -72,21 +77,30 @@ fn set(lowering: &mut Lowering<'_>, call: &Call, at: Position) -> Result<Vec<Win
 
 fn member_of_set(lowering: &mut Lowering<'_>, member: &Ast, at: Position) -> Result<WindowDef, QueryError> {
     let Ast::Function(call) = member else {
-        return Err(QueryError::new(at, "a set of windows holds windows").hint("Window('id', TumblingWindow(minute, 1))"));
+        return Err(
+            QueryError::new(at, "a set of windows holds windows").hint("Window('id', TumblingWindow(minute, 1))")
+        );
     };
     let name = function_name(call);
     if name != "WINDOW" {
         return match windows(lowering, member, at)? {
             Some(defs) if name != "WINDOWS" => Ok(defs.into_iter().next().expect("a window has one definition")),
-            _ => Err(QueryError::new(at, "a set of windows holds windows").hint("Window('id', TumblingWindow(minute, 1))")),
+            _ => {
+                Err(QueryError::new(at, "a set of windows holds windows")
+                    .hint("Window('id', TumblingWindow(minute, 1))"))
+            }
         };
     }
     let args = arguments(call, at)?;
     let [id, Ast::Function(inner)] = args.as_slice() else {
-        return Err(QueryError::new(at, "Window takes an id and a window").hint("Window('id', TumblingWindow(minute, 1))"));
+        return Err(
+            QueryError::new(at, "Window takes an id and a window").hint("Window('id', TumblingWindow(minute, 1))")
+        );
     };
     let Some(id) = text(id) else {
-        return Err(QueryError::new(Position::of(id.span(), at), "the id of a window is a text").hint("Window('id', …)"));
+        return Err(
+            QueryError::new(Position::of(id.span(), at), "the id of a window is a text").hint("Window('id', …)")
+        );
     };
     let inner_name = function_name(inner);
     let here = Position::of(args[1].span(), at);
@@ -100,7 +114,9 @@ fn window(lowering: &mut Lowering<'_>, call: &Call, name: &str, at: Position) ->
     let args = arguments(call, at)?;
     let session = name.starts_with("SESSION");
     if call.over.is_some() && !session {
-        return Err(QueryError::new(at, format!("{name} takes no OVER")).hint("only SESSIONWINDOW has OVER (PARTITION BY …)"));
+        return Err(
+            QueryError::new(at, format!("{name} takes no OVER")).hint("only SESSIONWINDOW has OVER (PARTITION BY …)")
+        );
     }
     let form = Form { call, name, at };
     match name {
@@ -237,10 +253,12 @@ impl Form<'_> {
 
     fn hopping(&self, size: i64, hop: i64, offset: Option<i64>) -> Result<Window, QueryError> {
         if hop > size {
-            return Err(QueryError::new(self.at, "the hop is longer than the window").hint("HOPPINGWINDOW(unit, size, hop) with hop ≤ size"));
+            return Err(QueryError::new(self.at, "the hop is longer than the window")
+                .hint("HOPPINGWINDOW(unit, size, hop) with hop ≤ size"));
         }
         if size / hop > MAX_OVERLAP {
-            return Err(QueryError::new(self.at, format!("an event would fall into more than {MAX_OVERLAP} windows")).hint("use a longer hop"));
+            return Err(QueryError::new(self.at, format!("an event would fall into more than {MAX_OVERLAP} windows"))
+                .hint("use a longer hop"));
         }
         Ok(Window::Hopping { size, hop, offset: offset.unwrap_or(0) })
     }
@@ -270,4 +288,3 @@ pub(crate) fn text(expr: &Ast) -> Option<String> {
         _ => None,
     }
 }
-

@@ -14,16 +14,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 /// Where the devices say they are; a small set, so that grouping by it makes sense.
-const PREFECTURES: [&str; 8] = [
-    "hokkaido",
-    "miyagi",
-    "tokyo",
-    "nagano",
-    "kyoto",
-    "osaka",
-    "hiroshima",
-    "fukuoka",
-];
+const PREFECTURES: [&str; 8] = ["hokkaido", "miyagi", "tokyo", "nagano", "kyoto", "osaka", "hiroshima", "fukuoka"];
 
 /// How long a device waits before it connects again.
 const RECONNECT: Duration = Duration::from_secs(1);
@@ -72,10 +63,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        args.rate.is_finite() && args.rate > 0.0,
-        "--rate must be more than 0"
-    );
+    anyhow::ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate must be more than 0");
     let host = args.mqtt.host_str().context("--mqtt names no host")?;
     let period = Duration::from_secs_f64(f64::from(args.devices) / args.rate);
     let fleet = Arc::new(Fleet {
@@ -85,28 +73,15 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         acknowledged: AtomicU64::new(0),
         reconnects: AtomicU64::new(0),
     });
-    println!(
-        "{} devices, {} messages/s to {host}",
-        args.devices, args.rate
-    );
+    println!("{} devices, {} messages/s to {host}", args.devices, args.rate);
     let devices = TaskTracker::new();
     for number in 0..args.devices {
         let name = format!("device-{number:04}");
         let mut options = MqttOptions::new(&name, host, args.mqtt.port().unwrap_or(1883));
-        options.set_credentials(
-            args.mqtt.username(),
-            args.mqtt.password().unwrap_or_default(),
-        );
+        options.set_credentials(args.mqtt.username(), args.mqtt.password().unwrap_or_default());
         options.set_keep_alive(Duration::from_secs(30));
         let offset = period * number / args.devices;
-        devices.spawn(device(
-            Arc::clone(&fleet),
-            name,
-            number,
-            options,
-            offset,
-            period,
-        ));
+        devices.spawn(device(Arc::clone(&fleet), name, number, options, offset, period));
     }
     devices.close();
     let mut progress = interval(PROGRESS);
@@ -164,15 +139,8 @@ async fn device(
             fleet.acknowledged.fetch_add(1, Ordering::Relaxed);
             unacknowledged = None;
         };
-        if fleet
-            .reconnects
-            .fetch_add(1, Ordering::Relaxed)
-            .is_multiple_of(100)
-        {
-            eprintln!(
-                "{name}: {ended}; connecting again every {} s",
-                RECONNECT.as_secs()
-            );
+        if fleet.reconnects.fetch_add(1, Ordering::Relaxed).is_multiple_of(100) {
+            eprintln!("{name}: {ended}; connecting again every {} s", RECONNECT.as_secs());
         }
         sleep(RECONNECT).await;
     }
@@ -195,10 +163,7 @@ async fn publish(
     message: String,
 ) -> Result<(), ConnectionError> {
     // One message at a time: the channel of one has room for it.
-    if client
-        .try_publish(format!("devices/{name}"), QoS::AtLeastOnce, false, message)
-        .is_err()
-    {
+    if client.try_publish(format!("devices/{name}"), QoS::AtLeastOnce, false, message).is_err() {
         return Err(ConnectionError::RequestsDone);
     }
     loop {
@@ -226,14 +191,7 @@ fn body(fleet: &Fleet, name: &str, number: u32, sequence: u32) -> String {
     .to_string()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a device stamps its messages: time enters here"
-)]
+#[expect(clippy::disallowed_methods, reason = "a device stamps its messages: time enters here")]
 fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

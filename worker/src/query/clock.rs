@@ -182,8 +182,20 @@ fn weekday(day: i64) -> i64 {
 
 /// A part as text: months and weekdays by name.
 pub(crate) fn name(unit: Unit, ticks: i64) -> String {
-    const MONTHS: [&str; 12] =
-        ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
     const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
     let number = part(unit, ticks);
     let index = usize::try_from(number - 1).unwrap_or(0);
@@ -231,7 +243,10 @@ pub(crate) fn difference(unit: Unit, from: i64, to: i64) -> i64 {
 pub(crate) fn from_parts(parts: &[i64]) -> Option<i64> {
     let [year, month, day, hour, minute, second, millisecond] = *parts else { return None };
     let date = civil::Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?;
-    let within = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..60).contains(&second) && (0..1000).contains(&millisecond);
+    let within = (0..24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0..60).contains(&second)
+        && (0..1000).contains(&millisecond);
     if !within {
         return None;
     }

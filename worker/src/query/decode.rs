@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use drover_crds::query::Plan;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{error::DataError, value::{Record, Value}};
+use super::{
+    error::DataError,
+    value::{Record, Value},
+};
 
 /// Most fields of a record: finding a name is linear.
 const MAX_FIELDS: usize = 4_096;
@@ -111,12 +114,19 @@ impl Decoder {
         if body.first() == Some(&b'[') {
             let mut parser = serde_json::Deserializer::from_slice(body);
             let events = Events(self).deserialize(&mut parser);
-            return events.and_then(|events| parser.end().map(|()| events)).map_err(|e| DataError::Decode(e.to_string()));
+            return events
+                .and_then(|events| parser.end().map(|()| events))
+                .map_err(|e| DataError::Decode(e.to_string()));
         }
         // One object may stand on several lines, so lines are tried second.
         match self.event(body) {
             Err(error) if !body.contains(&b'\n') => Err(error),
-            Err(_) => body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty()).map(|l| self.event(l)).collect(),
+            Err(_) => body
+                .split(|b| *b == b'\n')
+                .map(<[u8]>::trim_ascii)
+                .filter(|l| !l.is_empty())
+                .map(|l| self.event(l))
+                .collect(),
             Ok(event) => Ok(vec![event]),
         }
     }
@@ -336,7 +346,9 @@ impl<'de> Visitor<'de> for AnyValue {
             // The last of equal names counts, as in every JSON parser.
             match fields.iter().position(|(n, _)| **n == *name) {
                 Some(at) => fields[at].1 = value,
-                None if fields.len() == MAX_FIELDS => return Err(serde::de::Error::custom(format!("a record of more than {MAX_FIELDS} fields"))),
+                None if fields.len() == MAX_FIELDS => {
+                    return Err(serde::de::Error::custom(format!("a record of more than {MAX_FIELDS} fields")));
+                }
                 None => fields.push((Arc::from(name), value)),
             }
         }

@@ -153,7 +153,14 @@ impl Engine {
         }
     }
 
-    fn close_step(&mut self, step: usize, from: i64, to: i64, out: &mut Vec<OutputRow>, errors: &mut Vec<(i64, DataError)>) {
+    fn close_step(
+        &mut self,
+        step: usize,
+        from: i64,
+        to: i64,
+        out: &mut Vec<OutputRow>,
+        errors: &mut Vec<(i64, DataError)>,
+    ) {
         let Kind::Group(group) = &self.steps[step].kind else { return };
         let mut closed: Vec<(usize, Closed)> = Vec::new();
         for (window, store) in self.stores[step].iter_mut().enumerate() {
@@ -167,7 +174,12 @@ impl Engine {
                     if let Err(error) = self.forward(step, &row, end, out) {
                         errors.push((end, error));
                     } else if let Some(output) = &self.steps[step].output {
-                        out.push(OutputRow { output: output.clone(), time: end, row, group: Some((window, key.into())) });
+                        out.push(OutputRow {
+                            output: output.clone(),
+                            time: end,
+                            row,
+                            group: Some((window, key.into())),
+                        });
                     }
                 }
                 Ok(None) => {}
@@ -210,7 +222,14 @@ impl Engine {
         for (step, stores) in self.stores.iter_mut().enumerate() {
             for (window, store) in stores.iter_mut().enumerate() {
                 for (domain, key, pane, cell) in store.drain() {
-                    out.push(StoredPartial { step, window, pane, domain: domain.into(), key: key.into(), partial: stored(&cell) });
+                    out.push(StoredPartial {
+                        step,
+                        window,
+                        pane,
+                        domain: domain.into(),
+                        key: key.into(),
+                        partial: stored(&cell),
+                    });
                 }
             }
         }

@@ -25,7 +25,8 @@ impl ExactSum {
         let bits = value.to_bits();
         let exponent = i32::try_from(bits >> 52 & 0x7ff).unwrap_or(0);
         let fraction = bits & ((1 << 52) - 1);
-        let (mantissa, exponent) = if exponent == 0 { (fraction, LOWEST) } else { (fraction | 1 << 52, exponent - 1075) };
+        let (mantissa, exponent) =
+            if exponent == 0 { (fraction, LOWEST) } else { (fraction | 1 << 52, exponent - 1075) };
         self.add_shifted(i128::from(mantissa), exponent, value.is_sign_negative());
     }
 
@@ -133,7 +134,9 @@ impl ExactSum {
         let plain = self.unsigned();
         let Some(&(top, _)) = plain.last() else { return 0.0 };
         // The top three digits hold at least 65 bits; below them only whether anything is left matters.
-        let digit = |index: i32| u8::try_from(index).ok().and_then(|i| plain.iter().find(|d| d.0 == i)).map_or(0, |d| u128::from(d.1));
+        let digit = |index: i32| {
+            u8::try_from(index).ok().and_then(|i| plain.iter().find(|d| d.0 == i)).map_or(0, |d| u128::from(d.1))
+        };
         let top = i32::from(top);
         let mut head = digit(top) << 64 | digit(top - 1) << 32 | digit(top - 2);
         let sticky = plain.iter().any(|d| i32::from(d.0) < top - 2);
@@ -180,7 +183,8 @@ impl ExactSum {
     pub(crate) fn decode(reader: &mut key::Reader<'_>) -> Option<Self> {
         let n = reader.length()?;
         let digits = (0..n).map(|_| Some((reader.byte()?, reader.i64()?))).collect::<Option<Vec<_>>>()?;
-        let sorted = digits.windows(2).all(|w| w[0].0 < w[1].0) && digits.iter().all(|d| d.0 < 80 && d.1.abs() <= 1 << 32);
+        let sorted =
+            digits.windows(2).all(|w| w[0].0 < w[1].0) && digits.iter().all(|d| d.0 < 80 && d.1.abs() <= 1 << 32);
         sorted.then_some(Self { digits, pending: 0 })
     }
 }

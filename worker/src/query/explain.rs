@@ -17,16 +17,24 @@ pub fn explain(plan: &Plan) -> String {
         let _ = writeln!(out, "  time per {}", expr(plan, key));
     }
     let fields: Vec<String> = plan.paths.iter().map(|p| p.join(".")).collect();
-    let _ = writeln!(out, "  reads {}", if plan.whole_event { "the whole event".to_owned() } else { fields.join(", ") });
+    let _ =
+        writeln!(out, "  reads {}", if plan.whole_event { "the whole event".to_owned() } else { fields.join(", ") });
     for (index, step) in plan.steps.iter().enumerate() {
         let from = match step.input {
             Input::Source => plan.source.clone(),
             Input::Step(i) => plan.steps[i].name.clone().unwrap_or_else(|| format!("step {}", i + 1)),
         };
-        let name = step.name.as_ref().map_or_else(|| format!("step {}", index + 1), |n| format!("step {} {n}", index + 1));
+        let name =
+            step.name.as_ref().map_or_else(|| format!("step {}", index + 1), |n| format!("step {} {n}", index + 1));
         let _ = writeln!(out, "{name} from {from}");
         for apply in &step.applies {
-            let _ = writeln!(out, "  apply {:?}{} to {}", apply.kind, if apply.outer { " (outer)" } else { "" }, expr(plan, &apply.argument));
+            let _ = writeln!(
+                out,
+                "  apply {:?}{} to {}",
+                apply.kind,
+                if apply.outer { " (outer)" } else { "" },
+                expr(plan, &apply.argument)
+            );
         }
         if let Some(filter) = &step.filter {
             let _ = writeln!(out, "  where {}", expr(plan, filter));
@@ -52,7 +60,8 @@ fn kind(plan: &Plan, kind: &StepKind, out: &mut String) {
             }
             for (index, aggregate) in group.aggregates.iter().enumerate() {
                 let distinct = if aggregate.distinct { " distinct" } else { "" };
-                let argument = aggregate.argument.as_ref().map_or_else(String::new, |a| format!(" of {}", expr(plan, a)));
+                let argument =
+                    aggregate.argument.as_ref().map_or_else(String::new, |a| format!(" of {}", expr(plan, a)));
                 let _ = writeln!(out, "  aggregate {index} {:?}{distinct}{argument}", aggregate.kind);
             }
             if let Some(having) = &group.having {
@@ -76,8 +85,12 @@ fn window(plan: &Plan, window: &Window) -> String {
         format!("{}{}", if day > 0 { format!("{day}d ") } else { String::new() }, &span[11..span.len() - 1])
     };
     match window {
-        Window::Hopping { size, hop, offset } if size == hop => format!("tumbling {} offset {} ticks", seconds(*size), offset),
-        Window::Hopping { size, hop, offset } => format!("hopping {} every {} offset {} ticks", seconds(*size), seconds(*hop), offset),
+        Window::Hopping { size, hop, offset } if size == hop => {
+            format!("tumbling {} offset {} ticks", seconds(*size), offset)
+        }
+        Window::Hopping { size, hop, offset } => {
+            format!("hopping {} every {} offset {} ticks", seconds(*size), seconds(*hop), offset)
+        }
         Window::Sliding { size } => format!("sliding {}", seconds(*size)),
         Window::Session { timeout, max, partition } => {
             let by: Vec<String> = partition.iter().map(|e| expr(plan, e)).collect();
@@ -110,11 +123,14 @@ fn expr(plan: &Plan, e: &Expr) -> String {
         Expr::In(inner, items) => format!("({} in {})", expr(plan, inner), list(plan, items)),
         Expr::Like(a, b, _) => format!("({} like {})", expr(plan, a), expr(plan, b)),
         Expr::Case(branches, otherwise) => {
-            let branches: Vec<String> = branches.iter().map(|(c, r)| format!("when {} then {}", expr(plan, c), expr(plan, r))).collect();
+            let branches: Vec<String> =
+                branches.iter().map(|(c, r)| format!("when {} then {}", expr(plan, c), expr(plan, r))).collect();
             let otherwise = otherwise.as_ref().map_or_else(String::new, |o| format!(" else {}", expr(plan, o)));
             format!("case {}{otherwise} end", branches.join(" "))
         }
-        Expr::Cast(inner, to, safe) => format!("{}({} as {to})", if *safe { "try_cast" } else { "cast" }, expr(plan, inner)),
+        Expr::Cast(inner, to, safe) => {
+            format!("{}({} as {to})", if *safe { "try_cast" } else { "cast" }, expr(plan, inner))
+        }
         Expr::Call(function, args) => format!("{}({})", function.name(), list(plan, args)),
         Expr::DateCall(function, unit, args) => format!("{}({}, {})", function.name(), unit.name(), list(plan, args)),
     }

@@ -66,7 +66,7 @@ pub fn run(
         if !line.trim_ascii().is_empty() {
             runner.line(&line, number)?;
         }
-        if number % REPORT == 0 {
+        if number.is_multiple_of(REPORT) {
             progress(number);
         }
     }
@@ -91,7 +91,13 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(plan: &'a Plan, tolerance: Tolerance, options: &'a Options, out: &'a mut dyn Write, notes: &'a mut dyn Write) -> Self {
+    fn new(
+        plan: &'a Plan,
+        tolerance: Tolerance,
+        options: &'a Options,
+        out: &'a mut dyn Write,
+        notes: &'a mut dyn Write,
+    ) -> Self {
         Self {
             plan,
             engine: Engine::new(plan),
@@ -122,7 +128,7 @@ impl<'a> Runner<'a> {
                 Err(error) => self.note(number, &error.to_string())?,
             }
         }
-        if self.position % BATCH == 0 || !self.plan.has_windows() {
+        if self.position.is_multiple_of(BATCH) || !self.plan.has_windows() {
             self.close()?;
         }
         Ok(())
@@ -139,7 +145,8 @@ impl<'a> Runner<'a> {
         let arrival = self.arrival(event)?;
         let substream = self.engine.substream_of(event)?;
         let tolerance = self.tolerance;
-        let (ordering, newest) = self.substreams.entry(substream).or_insert_with(|| (Ordering::new(tolerance, i64::MIN), i64::MIN));
+        let (ordering, newest) =
+            self.substreams.entry(substream).or_insert_with(|| (Ordering::new(tolerance, i64::MIN), i64::MIN));
         // Without TIMESTAMP BY and without a field all events arrive at one instant.
         let time = time.or(arrival).unwrap_or(0);
         *newest = (*newest).max(time);
@@ -159,17 +166,19 @@ impl<'a> Runner<'a> {
                 ms.checked_mul(10_000).and_then(clock::valid).map(Some).ok_or_else(|| DataError::Date(ms.to_string()))
             }
             Some(Value::Text(text)) => clock::parse(text).map(Some).ok_or_else(|| DataError::Date(text.to_string())),
-            Some(_) => Err(DataError::Argument("the field of the arrival is neither milliseconds nor a date".to_owned())),
+            Some(_) => {
+                Err(DataError::Argument("the field of the arrival is neither milliseconds nor a date".to_owned()))
+            }
         }
     }
 
     /// Closes what the watermark allows and prints it. With OVER each key has its own time, and all of it closes at the end.
     fn close(&mut self) -> std::io::Result<()> {
-        if self.plan.over.is_empty() {
-            if let Some(watermark) = self.substreams.values().map(|(o, _)| o.watermark()).min() {
-                self.engine.advance(watermark, &mut self.rows, &mut self.errors);
-                return self.print(watermark);
-            }
+        if self.plan.over.is_empty()
+            && let Some(watermark) = self.substreams.values().map(|(o, _)| o.watermark()).min()
+        {
+            self.engine.advance(watermark, &mut self.rows, &mut self.errors);
+            return self.print(watermark);
         }
         Ok(())
     }

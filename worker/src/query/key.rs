@@ -137,7 +137,8 @@ impl<'a> Reader<'a> {
             DATETIME => Value::DateTime(self.i64()?),
             RECORD => {
                 let n = self.length()?;
-                let fields = (0..n).map(|_| Some((self.text()?, self.value_at(depth + 1)?))).collect::<Option<Vec<_>>>()?;
+                let fields =
+                    (0..n).map(|_| Some((self.text()?, self.value_at(depth + 1)?))).collect::<Option<Vec<_>>>()?;
                 Value::Record(Arc::new(fields))
             }
             ARRAY => {

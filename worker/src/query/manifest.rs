@@ -77,12 +77,15 @@ impl Manifest {
         for document in documents(yaml) {
             let Ok(head) = serde_saphyr::from_str::<Head>(&document) else { continue };
             if head.kind.as_deref() == Some("WindowQuery") {
-                let document: Document = serde_saphyr::from_str(&document).map_err(|e| ManifestError::Yaml(e.to_string()))?;
+                let document: Document =
+                    serde_saphyr::from_str(&document).map_err(|e| ManifestError::Yaml(e.to_string()))?;
                 return document.spec.resolve();
             }
         }
         // Not one readable document: say what is wrong with it.
-        serde_saphyr::from_str::<Head>(yaml).map_err(|e| ManifestError::Yaml(e.to_string())).and(Err(ManifestError::NoQuery))
+        serde_saphyr::from_str::<Head>(yaml)
+            .map_err(|e| ManifestError::Yaml(e.to_string()))
+            .and(Err(ManifestError::NoQuery))
     }
 }
 
@@ -116,7 +119,11 @@ impl Spec {
                 Some(PolicySpec::DeadLetter) => Policy::DeadLetter,
             },
             late: seconds(ordering.as_ref().and_then(|o| o.late_arrival_seconds), "lateArrivalSeconds", default.late)?,
-            out_of_order: seconds(ordering.as_ref().and_then(|o| o.out_of_order_seconds), "outOfOrderSeconds", default.out_of_order)?,
+            out_of_order: seconds(
+                ordering.as_ref().and_then(|o| o.out_of_order_seconds),
+                "outOfOrderSeconds",
+                default.out_of_order,
+            )?,
         };
         Ok(Manifest { query: self.query, alias: self.input.and_then(|i| i.alias), tolerance })
     }

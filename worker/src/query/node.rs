@@ -80,15 +80,17 @@ impl Node {
             ),
             Expr::Cast(e, to, safe) => Self::Cast(boxed(e), *to, *safe),
             Expr::Call(function, args) => Self::call(*function, args),
-            Expr::DateCall(function, unit, args) => Self::DateCall(*function, *unit, args.iter().map(date_constant).collect()),
+            Expr::DateCall(function, unit, args) => {
+                Self::DateCall(*function, *unit, args.iter().map(date_constant).collect())
+            }
         }
     }
 
     fn call(function: Function, args: &[Expr]) -> Self {
-        if let (Function::RegexMatch, [subject, Expr::Literal(Literal::Text(pattern))]) = (function, args) {
-            if let Ok(regex) = text::regex(pattern) {
-                return Self::Regex(boxed(subject), Box::new(regex));
-            }
+        if let (Function::RegexMatch, [subject, Expr::Literal(Literal::Text(pattern))]) = (function, args)
+            && let Ok(regex) = text::regex(pattern)
+        {
+            return Self::Regex(boxed(subject), Box::new(regex));
         }
         Self::Call(function, args.iter().map(Self::compile).collect())
     }
@@ -243,7 +245,9 @@ fn constant(literal: &Literal) -> Value {
 /// A constant text among the arguments of a date function is read once.
 fn date_constant(expr: &Expr) -> Node {
     match expr {
-        Expr::Literal(Literal::Text(text)) => Node::Const(clock::parse(text).map_or_else(|| Value::text(text), Value::DateTime)),
+        Expr::Literal(Literal::Text(text)) => {
+            Node::Const(clock::parse(text).map_or_else(|| Value::text(text), Value::DateTime))
+        }
         other => Node::compile(other),
     }
 }

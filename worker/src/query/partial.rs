@@ -96,7 +96,9 @@ impl Partial {
             AggregateKind::Count if shape.distinct => Self::Distinct(BTreeSet::new()),
             AggregateKind::CountAll | AggregateKind::Count => Self::Count(0),
             AggregateKind::Sum | AggregateKind::Avg => Self::Total(Box::default()),
-            AggregateKind::Var | AggregateKind::Varp | AggregateKind::Stdev | AggregateKind::Stdevp => Self::Moments(Box::default()),
+            AggregateKind::Var | AggregateKind::Varp | AggregateKind::Stdev | AggregateKind::Stdevp => {
+                Self::Moments(Box::default())
+            }
             AggregateKind::Min | AggregateKind::Max => Self::Extreme(Value::Null),
             AggregateKind::PercentileCont(_) | AggregateKind::PercentileDisc(_) => Self::Values(BTreeMap::new()),
             AggregateKind::TopOne | AggregateKind::CollectTop(_) | AggregateKind::Collect => Self::Ranked(Vec::new()),
@@ -180,7 +182,9 @@ pub(crate) fn check(shape: &Shape, value: &Value) -> Result<(), DataError> {
             }
             numeric
         }
-        AggregateKind::PercentileCont(_) | AggregateKind::PercentileDisc(_) => numeric || matches!(value, Value::DateTime(_)),
+        AggregateKind::PercentileCont(_) | AggregateKind::PercentileDisc(_) => {
+            numeric || matches!(value, Value::DateTime(_))
+        }
         AggregateKind::Min | AggregateKind::Max => !matches!(value, Value::Record(_) | Value::Array(_)),
         _ => true,
     };
@@ -194,7 +198,11 @@ fn count(n: u64) -> Result<Value, DataError> {
 fn extreme(kind: AggregateKind, own: &mut Value, value: &Value) {
     let order = value.total_cmp(own);
     // Of 1 and 1.0 the integer stays, whichever came first.
-    let same = order.is_eq() && matches!((&*own, value), (Value::Float(_) | Value::Bit(_), Value::BigInt(_)) | (Value::Float(_), Value::Bit(_)));
+    let same = order.is_eq()
+        && matches!(
+            (&*own, value),
+            (Value::Float(_) | Value::Bit(_), Value::BigInt(_)) | (Value::Float(_), Value::Bit(_))
+        );
     let better = if kind == AggregateKind::Min { order.is_lt() } else { order.is_gt() };
     if own.is_null() || better || same {
         *own = value.clone();
@@ -272,7 +280,8 @@ impl Moments {
         add_product(&mut squares, mean.mul_add(mean, -mm), n);
         let about_mean = (squares.round() - n * mean_low * mean_low).max(0.0);
         let variance = about_mean / divisor;
-        let result = if matches!(kind, AggregateKind::Stdev | AggregateKind::Stdevp) { variance.sqrt() } else { variance };
+        let result =
+            if matches!(kind, AggregateKind::Stdev | AggregateKind::Stdevp) { variance.sqrt() } else { variance };
         Value::float(result, "the variance")
     }
 }
@@ -292,13 +301,20 @@ fn percentile(kind: AggregateKind, values: &BTreeMap<Ordered, u64>) -> Result<Va
     }
     let nth = |index: u64| {
         let mut seen = 0;
-        values.iter().find(|(_, n)| {
-            seen += *n;
-            seen > index
-        })
-        .map_or(Value::Null, |(v, _)| v.0.clone())
+        values
+            .iter()
+            .find(|(_, n)| {
+                seen += *n;
+                seen > index
+            })
+            .map_or(Value::Null, |(v, _)| v.0.clone())
     };
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place among rows held in memory")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a place among rows held in memory"
+    )]
     match kind {
         AggregateKind::PercentileDisc(p) => {
             let rank = ((p.abs() * total as f64).ceil() as u64).clamp(1, total);
@@ -309,12 +325,11 @@ fn percentile(kind: AggregateKind, values: &BTreeMap<Ordered, u64>) -> Result<Va
             let place = p * (total - 1) as f64;
             let (low, high) = (nth(place.floor() as u64), nth(place.ceil() as u64));
             let share = place - place.floor();
-            match (&low, &high) {
-                (Value::DateTime(a), Value::DateTime(b)) => Ok(Value::DateTime(a + ((b - a) as f64 * share).round() as i64)),
-                _ => {
-                    let (a, b) = (low.as_float().unwrap_or(0.0), high.as_float().unwrap_or(0.0));
-                    Value::float(a + (b - a) * share, "PERCENTILE_CONT")
-                }
+            if let (Value::DateTime(a), Value::DateTime(b)) = (&low, &high) {
+                Ok(Value::DateTime(a + ((b - a) as f64 * share).round() as i64))
+            } else {
+                let (a, b) = (low.as_float().unwrap_or(0.0), high.as_float().unwrap_or(0.0));
+                Value::float(a + (b - a) * share, "PERCENTILE_CONT")
             }
         }
         _ => Ok(Value::Null),
@@ -340,7 +355,10 @@ fn precedes(shape: &Shape, a: &Ranked, b: &Ranked) -> bool {
         if *descending { order.reverse() } else { order }
     });
     let order = by_order.fold(Ordering::Equal, Ordering::then);
-    order.then_with(|| (a.time, a.position).cmp(&(b.time, b.position))).then_with(|| a.value.total_cmp(&b.value)).is_le()
+    order
+        .then_with(|| (a.time, a.position).cmp(&(b.time, b.position)))
+        .then_with(|| a.value.total_cmp(&b.value))
+        .is_le()
 }
 
 fn ranked(kind: AggregateKind, list: &[Ranked]) -> Value {
@@ -349,7 +367,10 @@ fn ranked(kind: AggregateKind, list: &[Ranked]) -> Value {
         AggregateKind::Collect => Value::Array(list.iter().map(|r| r.value.clone()).collect()),
         _ => {
             let ranks = list.iter().zip(1_i64..).map(|(r, rank)| {
-                Value::Record(Arc::new(vec![(Arc::from("rank"), Value::BigInt(rank)), (Arc::from("value"), r.value.clone())]))
+                Value::Record(Arc::new(vec![
+                    (Arc::from("rank"), Value::BigInt(rank)),
+                    (Arc::from("value"), r.value.clone()),
+                ]))
             });
             Value::Array(ranks.collect())
         }
@@ -377,7 +398,9 @@ impl Partial {
             Self::Extreme(value) => encode_exactly(value, out),
             Self::Distinct(set) => {
                 key::length(set.len(), out);
-                set.iter().for_each(|b| key::bytes(b, out));
+                for b in set {
+                    key::bytes(b, out);
+                }
             }
             Self::Values(values) => {
                 key::length(values.len(), out);
@@ -410,7 +433,11 @@ impl Partial {
                 let floats = if r.byte()? == 0 { None } else { Some(ExactSum::decode(r)?) };
                 Self::Total(Box::new(Total { count, integers, floats }))
             }
-            Self::Moments(_) => Self::Moments(Box::new(Moments { count: r.u64()?, sum: ExactSum::decode(r)?, squares: ExactSum::decode(r)? })),
+            Self::Moments(_) => Self::Moments(Box::new(Moments {
+                count: r.u64()?,
+                sum: ExactSum::decode(r)?,
+                squares: ExactSum::decode(r)?,
+            })),
             Self::Extreme(_) => Self::Extreme(r.value()?),
             Self::Distinct(_) => {
                 let n = r.length()?;

@@ -153,8 +153,11 @@ pub(crate) fn cast(value: &Value, to: Type) -> Result<Value, DataError> {
     let failed = || DataError::Cast { value: short(value), to: to.to_string() };
     Ok(match (to, value) {
         (_, Value::Null) => Value::Null,
-        (Type::BigInt, Value::BigInt(_)) | (Type::Float, Value::Float(_)) | (Type::Bit, Value::Bit(_)) => value.clone(),
-        (Type::DateTime, Value::DateTime(_)) | (Type::NVarChar, Value::Text(_)) => value.clone(),
+        (Type::BigInt, Value::BigInt(_))
+        | (Type::Float, Value::Float(_))
+        | (Type::Bit, Value::Bit(_))
+        | (Type::DateTime, Value::DateTime(_))
+        | (Type::NVarChar, Value::Text(_)) => value.clone(),
         (Type::BigInt, Value::Bit(b)) => Value::BigInt(i64::from(*b)),
         (Type::BigInt, Value::Float(f)) => Value::BigInt(truncate(*f).ok_or_else(failed)?),
         (Type::BigInt, Value::Text(t)) => Value::BigInt(t.trim().parse().map_err(|_| failed())?),
@@ -187,7 +190,11 @@ fn as_text(value: &Value) -> String {
 }
 
 fn made(text: String) -> Result<Value, DataError> {
-    if text.len() > MAX_TEXT { Err(DataError::Argument(format!("a text longer than {MAX_TEXT} bytes"))) } else { Ok(Value::text(text)) }
+    if text.len() > MAX_TEXT {
+        Err(DataError::Argument(format!("a text longer than {MAX_TEXT} bytes")))
+    } else {
+        Ok(Value::text(text))
+    }
 }
 
 /// A function whose first argument is a part of a date.
@@ -200,7 +207,9 @@ pub(crate) fn date_call(function: Function, unit: Unit, args: &[Value]) -> Resul
     Ok(match function {
         Function::DateAdd => {
             let count = integer(&args[0], name)?;
-            Value::DateTime(clock::add(unit, count, last).ok_or_else(|| DataError::Date(format!("DATEADD({}, {count}, {})", unit.name(), clock::format(last))))?)
+            Value::DateTime(clock::add(unit, count, last).ok_or_else(|| {
+                DataError::Date(format!("DATEADD({}, {count}, {})", unit.name(), clock::format(last)))
+            })?)
         }
         Function::DateDiff => Value::BigInt(clock::difference(unit, datetime(&args[0], name)?, last)),
         Function::DateName => Value::text(clock::name(unit, last)),
@@ -245,7 +254,9 @@ pub(crate) fn call(function: Function, args: &[Value]) -> Result<Value, DataErro
         F::Day => date_call(F::DatePart, Unit::Day, args),
         F::DateTimeFromParts => {
             let parts = args.iter().map(|a| integer(a, name)).collect::<Result<Vec<_>, _>>()?;
-            clock::from_parts(&parts).map(Value::DateTime).ok_or_else(|| DataError::Date(format!("DATETIMEFROMPARTS{parts:?}")))
+            clock::from_parts(&parts)
+                .map(Value::DateTime)
+                .ok_or_else(|| DataError::Date(format!("DATETIMEFROMPARTS{parts:?}")))
         }
         F::GetArrayElement | F::GetArrayLength | F::GetRecordPropertyValue => nested(function, args, name),
         _ => strings(function, args, name),
@@ -273,7 +284,9 @@ fn round(n: &Value, digits: i64, cut: bool, name: &str) -> Result<Value, DataErr
     match n {
         Value::BigInt(n) if digits >= 0 => Ok(Value::BigInt(*n)),
         Value::BigInt(n) => {
-            let Some(unit) = u32::try_from(-digits).ok().filter(|d| *d < 19).map(|d| 10_i128.pow(d)) else { return Ok(Value::BigInt(0)) };
+            let Some(unit) = u32::try_from(-digits).ok().filter(|d| *d < 19).map(|d| 10_i128.pow(d)) else {
+                return Ok(Value::BigInt(0));
+            };
             let n = i128::from(*n);
             let half = if cut { 0 } else { unit / 2 * n.signum() };
             let rounded = (n + half) / unit * unit;
@@ -293,7 +306,9 @@ fn round(n: &Value, digits: i64, cut: bool, name: &str) -> Result<Value, DataErr
 
 fn nested(function: Function, args: &[Value], name: &str) -> Result<Value, DataError> {
     match (function, &args[0]) {
-        (Function::GetArrayLength, Value::Array(values)) => Ok(Value::BigInt(i64::try_from(values.len()).unwrap_or(i64::MAX))),
+        (Function::GetArrayLength, Value::Array(values)) => {
+            Ok(Value::BigInt(i64::try_from(values.len()).unwrap_or(i64::MAX)))
+        }
         (Function::GetArrayElement, Value::Array(values)) => {
             let index = usize::try_from(integer(&args[1], name)?).ok();
             Ok(index.and_then(|i| values.get(i)).cloned().unwrap_or(Value::Null))
@@ -379,7 +394,9 @@ fn strings(function: Function, args: &[Value], name: &str) -> Result<Value, Data
         F::Stuff => {
             let (from, length) = (integer(&args[1], name)?, integer(&args[2], name)?);
             let chars: Vec<char> = s.chars().collect();
-            let Some(from) = usize::try_from(from - 1).ok().filter(|f| *f < chars.len() && length >= 0) else { return Ok(Value::Null) };
+            let Some(from) = usize::try_from(from - 1).ok().filter(|f| *f < chars.len() && length >= 0) else {
+                return Ok(Value::Null);
+            };
             let end = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(chars.len());
             let middle = string(&args[3], name)?;
             made(chars[..from].iter().copied().chain(middle.chars()).chain(chars[end..].iter().copied()).collect())

@@ -1,6 +1,6 @@
-//! A HyperLogLog sketch of 2^12 registers: a relative error of about 1.6 %, mergeable, stored as versioned bytes.
+//! A `HyperLogLog` sketch of 2^12 registers: a relative error of about 1.6 %, mergeable, stored as versioned bytes.
 //!
-//! Flajolet et al., "HyperLogLog: the analysis of a near-optimal cardinality estimation algorithm" (2007), with linear counting for small numbers.
+//! Flajolet et al., "`HyperLogLog`: the analysis of a near-optimal cardinality estimation algorithm" (2007), with linear counting for small numbers.
 
 const BITS: u32 = 12;
 const REGISTERS: usize = 1 << BITS;
@@ -36,7 +36,7 @@ impl Sketch {
         let m = REGISTERS as f64;
         let sum: f64 = self.registers.iter().map(|r| 2.0_f64.powi(-i32::from(*r))).sum();
         let raw = 0.7213 / (1.0 + 1.079 / m) * m * m / sum;
-        let zeros = self.registers.iter().filter(|r| **r == 0).count();
+        let zeros = self.registers.iter().map(|r| usize::from(*r == 0)).sum::<usize>();
         let estimate = if raw <= 2.5 * m && zeros > 0 { m * (m / zeros as f64).ln() } else { raw };
         estimate.round() as i64
     }
@@ -54,7 +54,8 @@ impl Sketch {
 
 /// FNV-1a, then the finisher of `SplitMix64`: fixed for ever, since sketches are stored.
 fn hash(bytes: &[u8]) -> u64 {
-    let mut h = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3));
+    let mut h =
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3));
     h = (h ^ h >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     h = (h ^ h >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     h ^ h >> 31

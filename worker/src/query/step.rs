@@ -103,7 +103,11 @@ impl Compiled {
     }
 
     /// Runs APPLY and WHERE over a row.
-    pub(crate) fn rows(&self, row: &Row<'_>, each: &mut dyn FnMut(&Row<'_>) -> Result<(), DataError>) -> Result<(), DataError> {
+    pub(crate) fn rows(
+        &self,
+        row: &Row<'_>,
+        each: &mut dyn FnMut(&Row<'_>) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
         if self.applies.is_empty() {
             return if self.passes(row)? { each(row) } else { Ok(()) };
         }
@@ -138,15 +142,20 @@ impl Compiled {
 
 /// The rows that a table-valued function yields; NULL has none.
 fn elements(kind: ApplyKind, value: &Value) -> Result<Vec<Value>, DataError> {
-    let pair = |names: [&str; 2], a: Value, b: Value| Value::Record(Arc::new(vec![(Arc::from(names[0]), a), (Arc::from(names[1]), b)]));
+    let pair = |names: [&str; 2], a: Value, b: Value| {
+        Value::Record(Arc::new(vec![(Arc::from(names[0]), a), (Arc::from(names[1]), b)]))
+    };
     match (kind, value) {
         (_, Value::Null) => Ok(Vec::new()),
-        (ApplyKind::ArrayElements, Value::Array(values)) => {
-            Ok(values.iter().zip(0_i64..).map(|(v, i)| pair(["ArrayIndex", "ArrayValue"], Value::BigInt(i), v.clone())).collect())
-        }
-        (ApplyKind::RecordProperties, Value::Record(fields)) => {
-            Ok(fields.iter().map(|(n, v)| pair(["PropertyName", "PropertyValue"], Value::Text(n.clone()), v.clone())).collect())
-        }
+        (ApplyKind::ArrayElements, Value::Array(values)) => Ok(values
+            .iter()
+            .zip(0_i64..)
+            .map(|(v, i)| pair(["ArrayIndex", "ArrayValue"], Value::BigInt(i), v.clone()))
+            .collect()),
+        (ApplyKind::RecordProperties, Value::Record(fields)) => Ok(fields
+            .iter()
+            .map(|(n, v)| pair(["PropertyName", "PropertyValue"], Value::Text(n.clone()), v.clone()))
+            .collect()),
         (ApplyKind::ArrayElements, other) => Err(other.wrong_type("GetArrayElements")),
         (ApplyKind::RecordProperties, other) => Err(other.wrong_type("GetRecordProperties")),
     }
@@ -229,11 +238,25 @@ impl Grouping {
     }
 
     /// The row of a closed group, if HAVING keeps it.
-    pub(crate) fn emit(&self, window: &CompiledWindow, key: &[u8], partials: &[partial::Partial], end: i64) -> Result<Option<Value>, DataError> {
+    pub(crate) fn emit(
+        &self,
+        window: &CompiledWindow,
+        key: &[u8],
+        partials: &[partial::Partial],
+        end: i64,
+    ) -> Result<Option<Value>, DataError> {
         let mut reader = key::Reader::new(key);
         let keys: Vec<Value> = (0..self.keys.len()).map(|_| reader.value().unwrap_or(Value::Null)).collect();
         let aggregates = partials.iter().zip(&self.shapes).map(|(p, s)| p.finish(s)).collect::<Result<Vec<_>, _>>()?;
-        let row = Row { slots: &[], record: &Value::Null, applied: &[], time: end, keys: &keys, aggregates: &aggregates, window: window.id.as_deref() };
+        let row = Row {
+            slots: &[],
+            record: &Value::Null,
+            applied: &[],
+            time: end,
+            keys: &keys,
+            aggregates: &aggregates,
+            window: window.id.as_deref(),
+        };
         let kept = match &self.having {
             Some(having) => having.test(&row)? == Some(true),
             None => true,
@@ -244,10 +267,10 @@ impl Grouping {
 
 impl TermOf {
     fn eval(&self, shape: &Shape, row: &Row<'_>, position: u64) -> Result<Term, DataError> {
-        if let Some(filter) = &self.filter {
-            if filter.test(row)? != Some(true) {
-                return Ok(Term::Nothing);
-            }
+        if let Some(filter) = &self.filter
+            && filter.test(row)? != Some(true)
+        {
+            return Ok(Term::Nothing);
         }
         let Some(argument) = &self.argument else { return Ok(Term::Value(Value::Bit(true))) };
         let value = argument.eval(row)?;

@@ -9,10 +9,9 @@ const MAX_REGEX: usize = 1 << 20;
 
 /// Compiles a regular expression of bounded size.
 pub(crate) fn regex(pattern: &str) -> Result<Regex, DataError> {
-    RegexBuilder::new(pattern)
-        .size_limit(MAX_REGEX)
-        .build()
-        .map_err(|_| DataError::Argument(format!("'{}' is no regular expression", pattern.chars().take(60).collect::<String>())))
+    RegexBuilder::new(pattern).size_limit(MAX_REGEX).build().map_err(|_| {
+        DataError::Argument(format!("'{}' is no regular expression", pattern.chars().take(60).collect::<String>()))
+    })
 }
 
 #[derive(Debug, Clone, PartialEq)]

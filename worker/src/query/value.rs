@@ -88,9 +88,12 @@ impl Value {
         match (self, other) {
             (Self::Text(a), Self::Text(b)) => a.cmp(b),
             (Self::DateTime(a), Self::DateTime(b)) => a.cmp(b),
-            (Self::Array(a), Self::Array(b)) => {
-                a.iter().zip(b.iter()).map(|(x, y)| x.total_cmp(y)).find(|o| o.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
-            }
+            (Self::Array(a), Self::Array(b)) => a
+                .iter()
+                .zip(b.iter())
+                .map(|(x, y)| x.total_cmp(y))
+                .find(|o| o.is_ne())
+                .unwrap_or_else(|| a.len().cmp(&b.len())),
             (Self::Record(a), Self::Record(b)) => a
                 .iter()
                 .zip(b.iter())
@@ -125,7 +128,10 @@ impl Value {
     pub(crate) fn as_float(&self) -> Option<f64> {
         match self {
             Self::Float(f) => Some(*f),
-            #[expect(clippy::cast_precision_loss, reason = "the language compares and adds integers and floats as floats")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "the language compares and adds integers and floats as floats"
+            )]
             _ => self.as_integer().map(|n| n as f64),
         }
     }

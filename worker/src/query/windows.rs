@@ -72,7 +72,15 @@ impl Store {
         }
     }
 
-    pub(crate) fn add(&mut self, shapes: &[Shape], domain: &[u8], key: &[u8], terms: &[Term], time: i64, position: u64) {
+    pub(crate) fn add(
+        &mut self,
+        shapes: &[Shape],
+        domain: &[u8],
+        key: &[u8],
+        terms: &[Term],
+        time: i64,
+        position: u64,
+    ) {
         let pane = self.pane(time);
         let cell = if self.keeps_lines() {
             if !self.lines.contains_key(domain) {
@@ -93,7 +101,13 @@ impl Store {
     /// Merges a cell that was computed elsewhere.
     pub(crate) fn absorb(&mut self, shapes: &[Shape], domain: &[u8], key: &[u8], pane: i64, cell: &Cell) {
         let own = if self.keeps_lines() {
-            self.lines.entry(domain.into()).or_default().entry(key.into()).or_default().entry(pane).or_insert_with(|| Cell::new(shapes, cell.first))
+            self.lines
+                .entry(domain.into())
+                .or_default()
+                .entry(key.into())
+                .or_default()
+                .entry(pane)
+                .or_insert_with(|| Cell::new(shapes, cell.first))
         } else {
             self.panes.entry(pane).or_default().entry(key.into()).or_insert_with(|| Cell::new(shapes, cell.first))
         };
@@ -117,7 +131,8 @@ impl Store {
 
     /// Number of open cells.
     pub(crate) fn len(&self) -> usize {
-        self.panes.values().map(HashMap::len).sum::<usize>() + self.lines.values().flat_map(HashMap::values).map(BTreeMap::len).sum::<usize>()
+        self.panes.values().map(HashMap::len).sum::<usize>()
+            + self.lines.values().flat_map(HashMap::values).map(BTreeMap::len).sum::<usize>()
     }
 
     /// The groups whose windows end from `from` on and strictly below `to`.
@@ -133,7 +148,10 @@ impl Store {
     fn close_snapshots(&mut self, to: i64) -> Vec<Closed> {
         let open = self.panes.split_off(&to);
         let closed = std::mem::replace(&mut self.panes, open);
-        closed.into_iter().flat_map(|(end, cells)| cells.into_iter().map(move |(key, cell)| Closed { end, key, cell })).collect()
+        closed
+            .into_iter()
+            .flat_map(|(end, cells)| cells.into_iter().map(move |(key, cell)| Closed { end, key, cell }))
+            .collect()
     }
 
     fn close_hopping(&mut self, shapes: &[Shape], size: i64, hop: i64, offset: i64, from: i64, to: i64) -> Vec<Closed> {
@@ -170,7 +188,8 @@ impl Store {
         let mut out = Vec::new();
         for keys in self.lines.values_mut() {
             for (key, line) in keys.iter_mut() {
-                let changes: BTreeSet<i64> = line.keys().flat_map(|t| [*t, t + size]).filter(|t| (from..to).contains(t)).collect();
+                let changes: BTreeSet<i64> =
+                    line.keys().flat_map(|t| [*t, t + size]).filter(|t| (from..to).contains(t)).collect();
                 for end in changes {
                     let mut content = line.range(end - size + 1..=end).map(|(_, cell)| cell);
                     let Some(first) = content.next() else { continue };
