@@ -77,7 +77,7 @@ impl Reader<'_, '_> {
         }
         let order = self.order(kind)?;
         let (kind, argument, order) = match kind {
-            // The value to rank is what ORDER BY names.
+            // The value to rank is what `ORDER BY` names.
             AggregateKind::PercentileCont(_) | AggregateKind::PercentileDisc(_) => {
                 let descending = order[0].descending;
                 let kind = if descending { reversed(kind) } else { kind };

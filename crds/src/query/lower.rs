@@ -300,7 +300,7 @@ fn items(lowering: &mut Lowering<'_>, select: &Select, at: Position) -> Result<V
             let what = if name.is_empty() {
                 "two columns have no name".to_owned()
             } else {
-                format!("two columns are column {name}")
+                format!("two columns are named {name}")
             };
             return Err(QueryError::new(here, what).hint("name one of them with AS"));
         }
