@@ -86,9 +86,23 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         Just(Kind::Snapshot),
     ];
     let policy = prop_oneof![Just(Policy::Adjust), Just(Policy::Drop), Just(Policy::DeadLetter)];
-    let event = (0_i64..60, 0_u8..3, prop_oneof![Just(0.1), Just(1e16), Just(-1e16), Just(0.3), (-1e3..1e3).prop_map(as_decoded)], 0_usize..3, 0_i64..8);
+    let event = (
+        0_i64..60,
+        0_u8..3,
+        prop_oneof![Just(0.1), Just(1e16), Just(-1e16), Just(0.3), (-1e3..1e3).prop_map(as_decoded)],
+        0_usize..3,
+        0_i64..8,
+    );
     (kind, policy, 0_i64..6, 0_i64..6, 1_usize..4, 1_usize..6, prop::collection::vec(event, 0..40)).prop_map(
-        |(kind, policy, late, disorder, partitions, cut, events)| Scenario { kind, policy, late, disorder, partitions, cut, events },
+        |(kind, policy, late, disorder, partitions, cut, events)| Scenario {
+            kind,
+            policy,
+            late,
+            disorder,
+            partitions,
+            cut,
+            events,
+        },
     )
 }
 
@@ -118,20 +132,33 @@ fn oracle(s: &Scenario) -> Rows {
         let mut times: Vec<i64> = all.iter().filter(|e| e.1 == key).map(|e| e.0).collect();
         times.sort_unstable();
         for (start, end) in s.kind.windows(&times) {
-            let inside: Vec<f64> = all.iter().filter(|e| e.1 == key && start < e.0 && e.0 <= end).map(|e| e.2).collect();
+            let inside: Vec<f64> =
+                all.iter().filter(|e| e.1 == key && start < e.0 && e.0 <= end).map(|e| e.2).collect();
             if inside.is_empty() {
                 continue;
             }
             let distinct: BTreeSet<u64> = inside.iter().map(|v| v.to_bits()).collect();
             let greatest = inside.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            rows.insert((end, i64::from(key)), (i64::try_from(inside.len()).unwrap(), exact_sum(&inside), greatest, i64::try_from(distinct.len()).unwrap()));
+            rows.insert(
+                (end, i64::from(key)),
+                (
+                    i64::try_from(inside.len()).unwrap(),
+                    exact_sum(&inside),
+                    greatest,
+                    i64::try_from(distinct.len()).unwrap(),
+                ),
+            );
         }
     }
     rows
 }
 
 /// In fixed point of 60 fractional bits, which holds every value of a scenario exactly; rounded once.
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "exact in fixed point, then rounded to nearest")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "exact in fixed point, then rounded to nearest"
+)]
 fn exact_sum(values: &[f64]) -> f64 {
     let scale = 2.0_f64.powi(60);
     let sum: i128 = values.iter().map(|v| (v * scale) as i128).sum();
@@ -145,7 +172,8 @@ fn engine(s: &Scenario) -> (Rows, u64) {
     );
     let plan = parse(&query).unwrap();
     let decoder = Decoder::new(&plan, None);
-    let tolerance = Tolerance { policy: s.policy, late: s.late * TICKS_PER_SECOND, out_of_order: s.disorder * TICKS_PER_SECOND };
+    let tolerance =
+        Tolerance { policy: s.policy, late: s.late * TICKS_PER_SECOND, out_of_order: s.disorder * TICKS_PER_SECOND };
     let mut orders: Vec<Ordering> = (0..s.partitions).map(|_| Ordering::new(tolerance, i64::MIN)).collect();
     let mut closer = Engine::new(&plan);
     let (mut out, mut errors, mut counted) = (Vec::new(), Vec::new(), 0);
@@ -160,7 +188,9 @@ fn engine(s: &Scenario) -> (Rows, u64) {
                 let json = format!(r#"{{"t":"{}","k":{k},"v":{v:?}}}"#, format_datetime(t * TICKS_PER_SECOND));
                 let event = decoder.event(json.as_bytes()).unwrap();
                 let time = worker.time_of(&event).unwrap().unwrap();
-                if let Verdict::OnTime(at) | Verdict::Adjusted(at) = ordering.event(time, Some(time + delay * TICKS_PER_SECOND)) {
+                if let Verdict::OnTime(at) | Verdict::Adjusted(at) =
+                    ordering.event(time, Some(time + delay * TICKS_PER_SECOND))
+                {
                     worker.push(&event, at, (batch * s.cut + i) as u64, &mut out).unwrap();
                 }
             }
@@ -204,7 +234,11 @@ fn agrees(s: &Scenario) -> Result<(), TestCaseError> {
 }
 
 fn run(cases: u32) {
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
     runner.run(&scenario(), |s| agrees(&s)).unwrap_or_else(|e| panic!("{e}"));
 }
 

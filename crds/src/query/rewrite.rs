@@ -81,10 +81,16 @@ fn check_size(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
 
 /// `OVER (… LIMIT DURATION …)` is not in the parser's grammar; its function is refused by name.
 fn check_analytic(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
-    let named = |t: &TokenWithSpan, name: &str| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(name));
-    let Some(at) = tokens.windows(2).position(|w| named(&w[0], "LIMIT") && named(&w[1], "DURATION")) else { return Ok(()) };
-    let call = tokens[..at].windows(2).rfind(|w| w[1].token == Token::LParen && matches!(&w[0].token, Token::Word(w) if w.keyword != Keyword::OVER));
-    let (token, name) = call.map_or((&tokens[at], "OVER".to_owned()), |c| (&c[0], c[0].token.to_string().to_ascii_uppercase()));
+    let named =
+        |t: &TokenWithSpan, name: &str| matches!(&t.token, Token::Word(w) if w.value.eq_ignore_ascii_case(name));
+    let Some(at) = tokens.windows(2).position(|w| named(&w[0], "LIMIT") && named(&w[1], "DURATION")) else {
+        return Ok(());
+    };
+    let call = tokens[..at]
+        .windows(2)
+        .rfind(|w| w[1].token == Token::LParen && matches!(&w[0].token, Token::Word(w) if w.keyword != Keyword::OVER));
+    let (token, name) =
+        call.map_or((&tokens[at], "OVER".to_owned()), |c| (&c[0], c[0].token.to_string().to_ascii_uppercase()));
     Err(QueryError::new(position(token), format!("{name} as an analytic function is not supported"))
         .hint("leave LIMIT DURATION out and use GROUP BY with a window"))
 }
