@@ -213,6 +213,7 @@ fn engine(s: &Scenario) -> (Rows, u64) {
     (rows, counted)
 }
 
+#[expect(clippy::cast_precision_loss, reason = "small sums")]
 fn row(row: &OutputRow) -> ((i64, i64), (i64, f64, f64, i64)) {
     let integer = |name| match row.row.field(name) {
         Value::BigInt(n) => *n,
