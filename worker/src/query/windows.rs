@@ -90,10 +90,12 @@ impl Store {
             line.entry(key.into()).or_default().entry(pane).or_insert_with(|| Cell::new(shapes, position))
         } else {
             let cells = self.panes.entry(pane).or_default();
-            if !cells.contains_key(key) {
-                cells.insert(key.into(), Cell::new(shapes, position));
+            if let Some(cell) = cells.get_mut(key) {
+                // The common case, with one look-up.
+                cell.add(shapes, terms, position);
+                return;
             }
-            cells.get_mut(key).expect("inserted above")
+            cells.entry(key.into()).or_insert_with(|| Cell::new(shapes, position))
         };
         cell.add(shapes, terms, position);
     }
