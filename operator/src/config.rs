@@ -1,0 +1,39 @@
+//! How the operator is set up: flags, or environment variables of the same meaning.
+
+use std::net::SocketAddr;
+
+/// Settings of `drover-operator run`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Image of the workers, where a pipeline names none
+    #[arg(long, env = "DROVER_WORKER_IMAGE")]
+    pub worker_image: String,
+    /// Pull policy of the workers' image
+    #[arg(long, env = "DROVER_WORKER_PULL_POLICY", default_value = "IfNotPresent",
+          value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub worker_pull_policy: String,
+    /// Namespaces to look after, comma-separated; all where it is empty
+    #[arg(long, env = "DROVER_NAMESPACES", value_delimiter = ',', hide_default_value = true, default_value = "")]
+    pub namespaces: Vec<String>,
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, env = "DROVER_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Format of the log
+    #[arg(long, env = "DROVER_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
+    /// Namespace of the operator itself, from where workers may be asked for their state
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
+    /// Name of the operator's pod, as it reports events
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+}
+
+impl Config {
+    /// The namespaces that are watched; `None` stands for all of them.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        let named: Vec<_> = self.namespaces.iter().map(|n| n.trim()).filter(|n| !n.is_empty()).collect();
+        if named.is_empty() { vec![None] } else { named.into_iter().map(|n| Some(n.to_owned())).collect() }
+    }
+}

@@ -1,0 +1,98 @@
+//! What all reconciles share.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use drover_crds::api::IngestPipeline;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    jiff::Timestamp,
+};
+use kube::{Client, core::DeserializeGuard};
+use kube_runtime::{events::Recorder, reflector::Store};
+
+use crate::{config::Config, hub::Hubs, metrics::Metrics, secrets::Secrets, store::Stores, workers::Workers};
+
+/// A pipeline as it is watched: one that cannot be read does not stop the others.
+pub type Guarded = DeserializeGuard<IngestPipeline>;
+
+/// Clients, caches and settings.
+#[derive(Clone)]
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// How the operator is set up.
+    pub config: Config,
+    /// Publishes Events.
+    pub recorder: Recorder,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Connections to hubs.
+    pub hubs: std::sync::Arc<Hubs>,
+    /// Looks at tables.
+    pub stores: std::sync::Arc<Stores>,
+    /// Secrets that were read.
+    pub secrets: std::sync::Arc<Secrets>,
+    /// Asks workers.
+    pub workers: Workers,
+    /// When this process last wrote an object's status.
+    pub written: std::sync::Arc<Written>,
+    /// The pipelines of every namespace that is watched.
+    pub pipelines: Vec<Store<Guarded>>,
+}
+
+/// What is watched in one scope: all namespaces, or one.
+#[derive(Clone)]
+pub struct Caches {
+    /// Workers' Deployments.
+    pub deployments: Store<Deployment>,
+    /// Their environments.
+    pub config_maps: Store<ConfigMap>,
+    /// Their identities.
+    pub service_accounts: Store<ServiceAccount>,
+    /// Whom they may talk to.
+    pub network_policies: Store<NetworkPolicy>,
+    /// How they may be evicted.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
+    /// The pods.
+    pub pods: Store<Pod>,
+}
+
+/// When each object's status was last written, by its UID.
+#[derive(Debug, Default)]
+pub struct Written(Mutex<HashMap<String, Instant>>);
+
+impl Written {
+    /// How long ago that was.
+    pub(crate) fn age(&self, uid: &str, now: Instant) -> Option<Duration> {
+        self.lock().get(uid).map(|at| now.duration_since(*at))
+    }
+
+    /// It was written now.
+    pub(crate) fn note(&self, uid: &str, now: Instant) {
+        self.lock().insert(uid.to_owned(), now);
+    }
+
+    /// The object is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where time enters the operator.
+#[expect(clippy::disallowed_methods, reason = "this is where time enters")]
+pub(crate) fn now() -> (Timestamp, Instant) {
+    (Timestamp::now(), Instant::now())
+}

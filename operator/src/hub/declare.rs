@@ -1,0 +1,176 @@
+//! Declares a topology. Declaring what is there already, with the same arguments, changes nothing and is how AMQP lets one see
+//! that it is as it should be.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use lapin::{
+    Channel, ErrorKind, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use super::{
+    pool::{Hub, lost},
+    topology::{Arg, Bind, Queue, Topology},
+};
+use crate::problem::Problem;
+
+/// AMQP's code for what does not exist.
+const NOT_FOUND: u16 = 404;
+/// AMQP's code for what the user may not do.
+const ACCESS_REFUSED: u16 = 403;
+/// AMQP's code for what exists with other arguments.
+const PRECONDITION_FAILED: u16 = 406;
+
+impl Hub {
+    /// Makes sure of a topology, and counts the dead letters.
+    ///
+    /// # Errors
+    /// The first thing that is not as it should be and cannot be made so.
+    pub(crate) async fn ensure(&self, topology: &Topology, now: Instant) -> Result<u32, Problem> {
+        let mut channel = self.channel(now).await?;
+        exchange(&channel, &topology.exchange).await?;
+        for name in &topology.adopted {
+            passive(&channel, name).await?;
+        }
+        let mut dead = 0;
+        for queue in &topology.queues {
+            let count = self.declare(&mut channel, queue, now).await?;
+            if queue.name == topology.dead {
+                dead = count;
+            }
+        }
+        for binding in &topology.bindings {
+            bind(&channel, binding).await?;
+        }
+        // A channel that the hub has closed meanwhile needs no closing.
+        let _ = channel.close(200, "done".into()).await;
+        Ok(dead)
+    }
+
+    /// Tries the lists of arguments, that which did last time first; a refusal ends the channel.
+    async fn declare(&self, channel: &mut Channel, queue: &Queue, now: Instant) -> Result<u32, Problem> {
+        let first = self.variant.load(Ordering::Relaxed);
+        let mut refused = None;
+        for index in [first, 1 - first] {
+            let Some(arguments) = queue.arguments.get(index.min(queue.arguments.len() - 1)) else { continue };
+            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            match channel.queue_declare(queue.name.as_str().into(), options, table(arguments)).await {
+                Ok(declared) => {
+                    if queue.arguments.len() > 1 {
+                        self.variant.store(index, Ordering::Relaxed);
+                    }
+                    return Ok(declared.message_count());
+                }
+                Err(error) => {
+                    let (code, text) = reply(&error).ok_or_else(|| lost(&error))?;
+                    if code != PRECONDITION_FAILED {
+                        return Err(denied(code, &text, &format!("declare queue {}", queue.name)));
+                    }
+                    // Of two refusals, the one about a value that differs says more than that about an unknown argument.
+                    if refused.is_none() || text.contains("inequivalent") {
+                        refused = Some(differs(&queue.name, &text));
+                    }
+                    *channel = self.channel(now).await?;
+                }
+            }
+            if queue.arguments.len() == 1 {
+                break;
+            }
+        }
+        Err(refused.unwrap_or_else(|| Problem::new("QueueArgumentsDiffer", format!("queue {}", queue.name))))
+    }
+}
+
+async fn exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(name.into(), ExchangeKind::Direct, options, FieldTable::default()).await.map_err(|e| {
+        match reply(&e) {
+            None => lost(&e),
+            Some((PRECONDITION_FAILED, text)) => Problem::new(
+                "ExchangeDiffers",
+                format!("exchange {name} exists and is not a durable direct exchange: delete it, or name another source.queue ({text})"),
+            ),
+            Some((code, text)) => denied(code, &text, &format!("declare exchange {name}")),
+        }
+    })
+}
+
+async fn passive(channel: &Channel, name: &str) -> Result<(), Problem> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match channel.queue_declare(name.into(), options, FieldTable::default()).await {
+        Ok(_) => Ok(()),
+        Err(e) => Err(match reply(&e) {
+            None => lost(&e),
+            Some((NOT_FOUND, _)) => Problem::new(
+                "QueueMissing",
+                format!("queue {name} is adopted and does not exist: make it, or set source.adopt: false in a new pipeline"),
+            ),
+            Some((code, text)) => denied(code, &text, &format!("look at queue {name}")),
+        }),
+    }
+}
+
+async fn bind(channel: &Channel, binding: &Bind) -> Result<(), Problem> {
+    let Bind { queue, exchange, routing_key } = binding;
+    channel
+        .queue_bind(
+            queue.as_str().into(),
+            exchange.as_str().into(),
+            routing_key.as_str().into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .map_err(|e| match reply(&e) {
+            None => lost(&e),
+            Some((NOT_FOUND, _)) => Problem::new(
+                "ExchangeMissing",
+                format!("source.bindings: there is no exchange {exchange} to bind queue {queue} to: make it, or name another"),
+            ),
+            Some((code, text)) => denied(code, &text, &format!("bind queue {queue} to exchange {exchange}")),
+        })
+}
+
+fn denied(code: u16, text: &str, what: &str) -> Problem {
+    if code == ACCESS_REFUSED {
+        Problem::new("PermissionMissing", format!("the hub's user may not {what}: {text}. Grant it configure, write and read there"))
+    } else {
+        Problem::new("HubRefuses", format!("the hub refuses to {what}: {text}"))
+    }
+}
+
+fn differs(queue: &str, text: &str) -> Problem {
+    let limits = ["x-message-ttl", "x-max-length"].iter().any(|a| text.contains(&format!("inequivalent arg '{a}'")));
+    if limits {
+        Problem::new(
+            "NeedsManagementApi",
+            format!("deadLetter: the limits of queue {queue} are arguments for its life and cannot be edited: put the values back ({text})"),
+        )
+    } else {
+        Problem::new(
+            "QueueArgumentsDiffer",
+            format!("queue {queue} exists with other arguments: use it as it is with source.adopt in a new pipeline, or delete it when it is empty ({text})"),
+        )
+    }
+}
+
+/// The hub's own answer; `None` if there was none.
+fn reply(error: &lapin::Error) -> Option<(u16, String)> {
+    match error.kind() {
+        ErrorKind::ProtocolError(e) => Some((e.get_id(), e.get_message().to_string())),
+        _ => None,
+    }
+}
+
+fn table(arguments: &[(&'static str, Arg)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Arg::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            Arg::Number(number) => AMQPValue::LongLongInt(*number),
+        };
+        table.insert((*name).into(), value);
+    }
+    table
+}

@@ -1,0 +1,106 @@
+//! One connection for each hub, made again when it is lost, shared by everything that looks after its queues.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    time::{Duration, Instant},
+};
+
+use drover_worker::hub::{HubAddress, connect};
+use lapin::{Channel, Connection};
+
+use crate::problem::Problem;
+
+/// A hub that did not answer is not asked again before this.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A connection that nobody has used for so long is closed.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// All hubs that pipelines name.
+#[derive(Debug, Default)]
+pub struct Hubs {
+    hubs: Mutex<HashMap<String, Arc<Hub>>>,
+}
+
+/// A hub.
+#[derive(Debug)]
+pub struct Hub {
+    address: HubAddress,
+    state: tokio::sync::Mutex<State>,
+    used: Mutex<Instant>,
+    /// Which of a queue's lists of arguments this hub takes: it depends on its version.
+    pub(super) variant: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    failed: Option<(Instant, Problem)>,
+}
+
+impl Hubs {
+    /// The hub at an address. The same address is the same hub.
+    pub(crate) fn at(&self, address: &HubAddress, now: Instant) -> Arc<Hub> {
+        let key = format!("{} {:?} {:?}", address.uri, address.tls.ca, address.tls.cert);
+        let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
+        hubs.retain(|_, hub| Arc::strong_count(hub) > 1 || now.duration_since(*hub.used()) < IDLE);
+        let hub = hubs.entry(key).or_insert_with(|| {
+            Arc::new(Hub {
+                address: address.clone(),
+                state: tokio::sync::Mutex::default(),
+                used: Mutex::new(now),
+                variant: AtomicUsize::new(0),
+            })
+        });
+        *hub.used() = now;
+        Arc::clone(hub)
+    }
+}
+
+impl Hub {
+    /// A channel of its own on the shared connection.
+    ///
+    /// # Errors
+    /// Why the hub cannot be reached; the answer is kept for a moment, so that many pipelines do not knock at once.
+    pub async fn channel(&self, now: Instant) -> Result<Channel, Problem> {
+        let mut state = self.state.lock().await;
+        if let Some(connection) = state.connection.clone().filter(|c| c.status().connected()) {
+            match connection.create_channel().await {
+                Ok(channel) => return Ok(channel),
+                Err(_) => state.connection = None,
+            }
+        }
+        if let Some((at, problem)) = &state.failed
+            && now.duration_since(*at) < PAUSE
+        {
+            return Err(problem.clone());
+        }
+        match self.open().await {
+            Ok((connection, channel)) => {
+                *state = State { connection: Some(Arc::new(connection)), failed: None };
+                Ok(channel)
+            }
+            Err(problem) => {
+                *state = State { connection: None, failed: Some((now, problem.clone())) };
+                Err(problem)
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(Connection, Channel), Problem> {
+        let connection = connect(&self.address, "drover-operator")
+            .await
+            .map_err(|e| Problem::new(e.reason.as_str(), format!("hub: {}", e.message)))?;
+        let channel = connection.create_channel().await.map_err(|e| lost(&e))?;
+        Ok((connection, channel))
+    }
+
+    fn used(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The connection ended meanwhile.
+pub(super) fn lost(error: &lapin::Error) -> Problem {
+    Problem::new("ConnectionLost", format!("hub: the connection was lost: {error}"))
+}

@@ -1,0 +1,103 @@
+//! Takes a topology away: bindings first, queues only when nothing is lost by it, or when that is asked for.
+
+use std::time::Instant;
+
+use lapin::{
+    options::{BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
+
+use super::{
+    pool::{Hub, lost},
+    topology::Topology,
+};
+use crate::problem::Problem;
+
+/// What a look at a queue that is to go has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Emptied {
+    /// It is gone, or was not there.
+    Gone,
+    /// Messages are in it, or may be.
+    NotYet,
+}
+
+/// Takes away what brings new messages.
+pub(crate) async fn unbind(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
+    for b in topology.bindings.iter().filter(|b| b.exchange != topology.exchange) {
+        let channel = hub.channel(now).await?;
+        let (queue, exchange, key) = (b.queue.as_str(), b.exchange.as_str(), b.routing_key.as_str());
+        let done = channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default()).await;
+        // What does not exist is not bound.
+        if let Err(error) = done.or_else(|e| if e.is_amqp_soft_error() { Ok(()) } else { Err(e) }) {
+            return Err(lost(&error));
+        }
+        let _ = channel.close(200, "done".into()).await;
+    }
+    Ok(())
+}
+
+/// True if no message waits in the sources. What workers hold is not counted.
+pub(crate) async fn sources_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<bool, Problem> {
+    for queue in topology.queues.iter().filter(|q| q.name != topology.dead) {
+        if !empty(hub, &queue.name, now).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Deletes the sources if they are empty, then the dead-letter queue if it is too, and then the exchange. A dead-letter queue with
+/// messages stays, with its exchange.
+pub(crate) async fn delete_when_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<Emptied, Problem> {
+    if !sources_empty(hub, topology, now).await? {
+        return Ok(Emptied::NotYet);
+    }
+    for queue in topology.queues.iter().filter(|q| q.name != topology.dead) {
+        delete(hub, &queue.name, now).await?;
+    }
+    if empty(hub, &topology.dead, now).await? {
+        delete(hub, &topology.dead, now).await?;
+        delete_exchange(hub, &topology.exchange, now).await?;
+    }
+    Ok(Emptied::Gone)
+}
+
+/// Deletes queues with what is in them, and the exchange. Adopted queues stay.
+pub(crate) async fn delete_all(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
+    for queue in &topology.queues {
+        delete(hub, &queue.name, now).await?;
+    }
+    delete_exchange(hub, &topology.exchange, now).await
+}
+
+/// A count of 0 may be of a queue whose leader is gone: only a get, which goes through the leader, tells. A get of a message that is
+/// there would count as a delivery, so the count comes first. A queue that does not exist is empty.
+async fn empty(hub: &Hub, queue: &str, now: Instant) -> Result<bool, Problem> {
+    let channel = hub.channel(now).await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
+        Ok(found) if found.message_count() > 0 => return Ok(false),
+        Ok(_) => {}
+        Err(error) if error.is_amqp_soft_error() => return Ok(true),
+        Err(error) => return Err(lost(&error)),
+    }
+    let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await.map_err(|e| lost(&e))?;
+    // With the channel a message that was got goes back.
+    let _ = channel.close(200, "done".into()).await;
+    Ok(got.is_none())
+}
+
+async fn delete(hub: &Hub, queue: &str, now: Instant) -> Result<(), Problem> {
+    let channel = hub.channel(now).await?;
+    channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.map_err(|e| lost(&e))?;
+    let _ = channel.close(200, "done".into()).await;
+    Ok(())
+}
+
+async fn delete_exchange(hub: &Hub, exchange: &str, now: Instant) -> Result<(), Problem> {
+    let channel = hub.channel(now).await?;
+    channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.map_err(|e| lost(&e))?;
+    let _ = channel.close(200, "done".into()).await;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The topology of a pipeline, as data. Pure.
+//!
+//! Arguments of a queue are for life; what they are and why is decided here.
+
+use drover_crds::resolved::Pipeline;
+
+/// Deliveries after which the broker itself dead-letters a message: a backstop, far above what lost workers and restarts cost an
+/// innocent one.
+const DELIVERY_LIMIT: i64 = 1_000;
+/// No delivery limit, in the words of RabbitMQ 4: there each look at a queue counts, and 20 is the default.
+const UNLIMITED: i64 = -1;
+
+/// An exchange, queues and bindings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Topology {
+    /// The pipeline's own direct exchange.
+    pub exchange: String,
+    /// Queues to declare.
+    pub queues: Vec<Queue>,
+    /// Queues of somebody else, which must exist.
+    pub adopted: Vec<String>,
+    /// Bindings to make.
+    pub bindings: Vec<Bind>,
+    /// The dead-letter queue, one of `queues`.
+    pub dead: String,
+}
+
+/// A durable quorum queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Its arguments. Where there are several lists, the hub takes the first that it knows.
+    pub arguments: Vec<Vec<(&'static str, Arg)>>,
+}
+
+/// A value of an argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Arg {
+    /// Text.
+    Text(String),
+    /// A number.
+    Number(i64),
+}
+
+/// A binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bind {
+    /// To which queue.
+    pub queue: String,
+    /// From which exchange.
+    pub exchange: String,
+    /// With which key.
+    pub routing_key: String,
+}
+
+impl Topology {
+    /// What a pipeline needs.
+    pub(crate) fn of(pipeline: &Pipeline) -> Self {
+        let exchange = pipeline.exchange();
+        let bind = |queue: &str, exchange: &str, routing_key: &str| Bind {
+            queue: queue.to_owned(),
+            exchange: exchange.to_owned(),
+            routing_key: routing_key.to_owned(),
+        };
+        let mut bindings = vec![bind(&pipeline.dead_letter_queue, &exchange, "dead")];
+        let mut queues = vec![dead_letters(pipeline)];
+        let mut adopted = Vec::new();
+        if pipeline.adopt {
+            adopted.push(pipeline.queue.clone());
+        } else {
+            queues.push(source(pipeline, &exchange));
+            bindings.push(bind(&pipeline.queue, &exchange, "return"));
+            bindings.extend(pipeline.bindings.iter().map(|b| bind(&pipeline.queue, &b.exchange, &b.routing_key)));
+        }
+        Self { exchange, queues, adopted, bindings, dead: pipeline.dead_letter_queue.clone() }
+    }
+}
+
+fn text(value: &str) -> Arg {
+    Arg::Text(value.to_owned())
+}
+
+/// Dead-lettered by the broker at least once, which needs reject-publish.
+fn source(pipeline: &Pipeline, exchange: &str) -> Queue {
+    let arguments = vec![
+        ("x-queue-type", text("quorum")),
+        ("x-dead-letter-exchange", text(exchange)),
+        ("x-dead-letter-routing-key", text("dead")),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+        ("x-delivery-limit", Arg::Number(DELIVERY_LIMIT)),
+    ];
+    Queue { name: pipeline.queue.clone(), arguments: vec![arguments] }
+}
+
+/// Refuses when full, so that the source stops rather than loses; a look at it costs nothing.
+fn dead_letters(pipeline: &Pipeline) -> Queue {
+    let older = vec![
+        ("x-queue-type", text("quorum")),
+        ("x-overflow", text("reject-publish")),
+        ("x-max-length", Arg::Number(i64::from(pipeline.max_dead_letters))),
+        ("x-message-ttl", Arg::Number(i64::from(pipeline.retention_seconds) * 1_000)),
+    ];
+    let mut newer = older.clone();
+    newer.push(("x-delivery-limit", Arg::Number(UNLIMITED)));
+    Queue { name: pipeline.dead_letter_queue.clone(), arguments: vec![newer, older] }
+}

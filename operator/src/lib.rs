@@ -1,0 +1,21 @@
+//! Drover's operator as a library: reconciles `IngestPipeline` and `WindowQuery`.
+//!
+//! observe → decide → act: what is read is a value, what follows from it is a pure function of that value, and what is written
+//! leaves nothing to choose.
+
+pub mod condition;
+pub mod config;
+pub mod context;
+pub mod crds;
+pub mod drift;
+pub mod http;
+pub mod hub;
+pub mod metrics;
+pub mod names;
+pub mod pipeline;
+pub mod problem;
+pub mod run;
+pub mod secrets;
+pub mod store;
+pub mod window_query;
+pub mod workers;

@@ -1,0 +1,96 @@
+//! What the operator counts, for Prometheus.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Labels of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ObjectLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Labels of a write.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WriteLabels {
+    /// Kind of the object.
+    pub kind: &'static str,
+    /// What was done: create, apply, replace, delete, status or finalizer.
+    pub verb: &'static str,
+}
+
+/// The operator's metrics. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    /// Reconciles that ended well.
+    pub reconciles: Counter,
+    /// Reconciles that could not read or write.
+    pub failures: Counter,
+    /// How long they took.
+    pub duration: Histogram,
+    /// Writes to the API server.
+    pub writes: Family<WriteLabels, Counter>,
+    /// Messages in dead-letter queues.
+    pub dead_letters: Family<ObjectLabels, Gauge>,
+    /// 1 where an object is ready.
+    pub ready: Family<ObjectLabels, Gauge>,
+    /// Worker pods.
+    pub replicas: Family<ObjectLabels, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("drover_operator");
+        let metrics = Self {
+            registry: Arc::default(),
+            reconciles: Counter::default(),
+            failures: Counter::default(),
+            duration: Histogram::new([0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            writes: Family::default(),
+            dead_letters: Family::default(),
+            ready: Family::default(),
+            replicas: Family::default(),
+        };
+        registry.register("reconciles", "Reconciles that ended well", metrics.reconciles.clone());
+        registry.register("reconcile_failures", "Reconciles that could not read or write", metrics.failures.clone());
+        registry.register_with_unit("reconcile_duration", "Duration of a reconcile", Unit::Seconds, metrics.duration.clone());
+        registry.register("writes", "Writes to the API server by kind and verb", metrics.writes.clone());
+        registry.register("dead_letters", "Messages in the dead-letter queue", metrics.dead_letters.clone());
+        registry.register("ready", "1 if the object is ready, 0 if it is not", metrics.ready.clone());
+        registry.register("worker_replicas", "Worker pods", metrics.replicas.clone());
+        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        metrics
+    }
+}
+
+impl Metrics {
+    /// The text of `/metrics`, in the OpenMetrics format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+
+    /// An object is gone: its numbers go too.
+    pub(crate) fn forget(&self, labels: &ObjectLabels) {
+        self.dead_letters.remove(labels);
+        self.ready.remove(labels);
+        self.replicas.remove(labels);
+    }
+
+    /// Counts a write.
+    pub(crate) fn wrote(&self, kind: &'static str, verb: &'static str) {
+        self.writes.get_or_create(&WriteLabels { kind, verb }).inc();
+    }
+}

@@ -1,0 +1,52 @@
+//! Names and labels of what the operator makes.
+
+use std::collections::BTreeMap;
+
+/// The one field manager.
+pub const MANAGER: &str = "drover";
+/// The finalizer, where queues are to go with the object.
+pub const FINALIZER: &str = "drover.dev/queues";
+/// Label: the pipeline that something belongs to.
+pub const PIPELINE: &str = "drover.dev/pipeline";
+/// Label: the revision that something belongs to.
+pub const REVISION: &str = "drover.dev/revision";
+/// Label that all of it carries.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label of a namespace from where workers' metrics may be read.
+pub const METRICS: &str = "drover.dev/metrics";
+/// Port of a worker's health, metrics and state.
+pub const WORKER_PORT: i32 = 8080;
+
+/// Name of a revision's Deployment and ConfigMap.
+#[must_use]
+pub fn of_revision(pipeline: &str, revision: &str) -> String {
+    format!("{pipeline}-{revision}")
+}
+
+/// Labels of everything of a pipeline.
+#[must_use]
+pub fn labels(pipeline: &str) -> BTreeMap<String, String> {
+    [
+        (MANAGED_BY, MANAGER),
+        ("app.kubernetes.io/name", "drover-worker"),
+        ("app.kubernetes.io/instance", pipeline),
+        (PIPELINE, pipeline),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect()
+}
+
+/// Labels of everything of a revision.
+#[must_use]
+pub fn revision_labels(pipeline: &str, revision: &str) -> BTreeMap<String, String> {
+    let mut labels = labels(pipeline);
+    labels.insert(REVISION.to_owned(), revision.to_owned());
+    labels
+}
+
+/// Label selector of a pipeline's pods, as text.
+#[must_use]
+pub fn selector(pipeline: &str) -> String {
+    format!("{PIPELINE}={pipeline}")
+}

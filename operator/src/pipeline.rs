@@ -1,0 +1,17 @@
+//! An `IngestPipeline`: observe, decide, act.
+
+mod act;
+mod admit;
+mod cleanup;
+mod decide;
+mod network;
+mod observe;
+mod plan;
+mod pods;
+mod reconcile;
+mod render;
+mod report;
+mod revision;
+mod snapshot;
+
+pub use reconcile::{error_policy, reconcile};

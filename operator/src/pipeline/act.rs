@@ -1,0 +1,150 @@
+//! Writes what a plan says, in its order. Client required; it chooses nothing.
+
+use std::fmt::Debug;
+
+use drover_crds::api::{IngestPipeline, Status};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use kube_runtime::events::{Event, EventType};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use super::plan::{Doomed, Notice, Object, Plan};
+use crate::{
+    context::{Context, now},
+    drift::Repair,
+    names::MANAGER,
+};
+
+/// A write that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An object could not be written.
+    #[error("could not write {kind} {name}")]
+    Write {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// The status could not be written.
+    #[error("could not write the status")]
+    Status(#[source] kube::Error),
+    /// An object could not be deleted.
+    #[error("could not delete {0}")]
+    Delete(String, #[source] kube::Error),
+}
+
+/// Does what the plan says.
+///
+/// # Errors
+/// The first write that fails; the rest is planned anew.
+pub(super) async fn act(ctx: &Context, object: &IngestPipeline, plan: &Plan) -> Result<(), Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    for (wanted, repair) in &plan.writes {
+        write(ctx, &namespace, wanted, *repair).await?;
+    }
+    if let Some(status) = &plan.status {
+        write_status(ctx, object, status).await?;
+    }
+    for doomed in &plan.deletes {
+        delete(ctx, &namespace, doomed).await?;
+    }
+    for notice in &plan.events {
+        tell(ctx, object, notice).await;
+    }
+    Ok(())
+}
+
+async fn write(ctx: &Context, namespace: &str, wanted: &Object, repair: Repair) -> Result<(), Error> {
+    let (kind, name) = wanted.describe();
+    let verb = match repair {
+        Repair::Create => "create",
+        Repair::Apply => "apply",
+        Repair::Replace => "replace",
+    };
+    ctx.metrics.wrote(kind, verb);
+    let client = &ctx.client;
+    match wanted {
+        Object::ServiceAccount(o) => put(client, namespace, o, repair).await,
+        Object::NetworkPolicy(o) => put(client, namespace, o, repair).await,
+        Object::DisruptionBudget(o) => put(client, namespace, o, repair).await,
+        Object::ConfigMap(o) => put(client, namespace, o, repair).await,
+        Object::Deployment(o) => put(client, namespace, o, repair).await,
+    }
+    .map_err(|source| Error::Write { kind, name: name.to_owned(), source })
+}
+
+/// Applies as the one field manager; only what somebody else added needs a replacement to go.
+async fn put<K>(client: &Client, namespace: &str, wanted: &K, repair: Repair) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let name = wanted.name_any();
+    if repair == Repair::Replace {
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        api.replace(&name, &params, wanted).await?;
+    }
+    // The fields are ours from here on, also where a replacement has just written them.
+    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(wanted)).await?;
+    Ok(())
+}
+
+pub(super) async fn write_status(ctx: &Context, object: &IngestPipeline, status: &Status) -> Result<(), Error> {
+    ctx.metrics.wrote("IngestPipeline", "status");
+    let api: Api<IngestPipeline> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": IngestPipeline::api_version(&()),
+        "kind": IngestPipeline::kind(&()),
+        // A status made from an object that has changed meanwhile is not written.
+        "metadata": { "resourceVersion": object.resource_version() },
+        "status": status,
+    });
+    let written = api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await;
+    written.map_err(Error::Status)?;
+    ctx.written.note(&object.uid().unwrap_or_default(), now().1);
+    Ok(())
+}
+
+async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), Error> {
+    use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+    let client = ctx.client.clone();
+    // In the foreground: the Deployment is seen until its pods have drained.
+    let foreground = DeleteParams::foreground();
+    let (kind, name, result) = match doomed {
+        Doomed::Deployment(name) => {
+            ("Deployment", name, Api::<Deployment>::namespaced(client, namespace).delete(name, &foreground).await.map(|_| ()))
+        }
+        Doomed::ConfigMap(name) => {
+            let api = Api::<ConfigMap>::namespaced(client, namespace);
+            ("ConfigMap", name, api.delete(name, &DeleteParams::default()).await.map(|_| ()))
+        }
+    };
+    ctx.metrics.wrote(kind, "delete");
+    match result {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map_err(|e| Error::Delete(format!("{kind} {name}"), e)),
+    }
+}
+
+/// An Event that cannot be published is not worth a failed reconcile.
+pub(super) async fn tell(ctx: &Context, object: &IngestPipeline, notice: &Notice) {
+    let event = Event {
+        type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+        reason: notice.reason.clone(),
+        note: Some(notice.note.chars().take(1_000).collect()),
+        action: notice.action.to_owned(),
+        secondary: None,
+    };
+    tracing::info!(reason = notice.reason, "{}", notice.note);
+    if let Err(error) = ctx.recorder.publish(&event, &object.object_ref(&())).await {
+        tracing::warn!(%error, "an event could not be published");
+    }
+}

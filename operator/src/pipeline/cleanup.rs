@@ -1,0 +1,120 @@
+//! What becomes of the queues when a pipeline is deleted. Bounded in time: a hub that is gone blocks nothing for ever.
+
+use std::{sync::Arc, time::Duration};
+
+use drover_crds::{
+    api::{DeletionPolicy, IngestPipeline, Phase},
+    resolved::Pipeline,
+};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube_runtime::controller::Action;
+
+use super::{
+    act::{self, tell},
+    admit, observe,
+    plan::Notice,
+    reconcile::Error,
+    snapshot::{Snapshot, Worker},
+};
+use crate::{
+    context::{Caches, Context, now},
+    hub::{self, Emptied, Hub, Topology},
+    metrics::ObjectLabels,
+    problem::Problem,
+    secrets::hub_address,
+};
+
+/// A hub that cannot be reached is given up after this long.
+const HUB_LIMIT: Duration = Duration::from_secs(60);
+/// A source that does not empty is given up after this long, and stays.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3_600);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What one look has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    /// The queues are as the policy wants them.
+    Done(String),
+    /// Messages are left.
+    Draining,
+    /// It could not be done now.
+    Failed(Problem),
+}
+
+/// Runs while a pipeline is being deleted; the finalizer goes when it returns `Ok`.
+pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Result<Action, Error> {
+    let seen = observe::cluster(ctx, caches, Arc::clone(&object)).await;
+    let outcome = match admit::resolve(&object) {
+        // What was never accepted has declared nothing.
+        Err(_) => Outcome::Done("queues are left as they are".to_owned()),
+        Ok(pipeline) => remove(ctx, &seen, &pipeline).await.unwrap_or_else(Outcome::Failed),
+    };
+    let age = age(&object, seen.now);
+    let (warning, note) = match outcome {
+        Outcome::Done(note) => (false, note),
+        Outcome::Draining if age < DRAIN_LIMIT => {
+            return Err(wait(ctx, &seen, "the source drains before its queue is deleted").await);
+        }
+        Outcome::Draining => (true, "the source did not drain in time: its queue stays".to_owned()),
+        Outcome::Failed(problem) if age < HUB_LIMIT => return Err(wait(ctx, &seen, &problem.message).await),
+        Outcome::Failed(problem) => (true, format!("queues stay as they are: {}", problem.message)),
+    };
+    let reason = if warning { "QueuesLeft" } else { "Deleted" };
+    tell(ctx, &object, &Notice { warning, reason: reason.to_owned(), action: "Delete", note }).await;
+    ctx.written.forget(&object.uid().unwrap_or_default());
+    ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
+    Ok(Action::await_change())
+}
+
+/// Says what is waited for, once, and asks to be called again.
+async fn wait(ctx: &Context, seen: &Snapshot, message: &str) -> Error {
+    let mut status = seen.old_status();
+    let said = (Some(Phase::Deleting), Some(message.to_owned()));
+    if (status.phase, status.message.clone()) != said {
+        (status.phase, status.message) = said;
+        if let Err(error) = act::write_status(ctx, &seen.object, &status).await {
+            return Error::Act(error);
+        }
+    }
+    Error::Deleting(LOOK)
+}
+
+fn age(object: &IngestPipeline, now: Timestamp) -> Duration {
+    let since = object.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<Outcome, Problem> {
+    let done = |note: &str| Ok(Outcome::Done(note.to_owned()));
+    if pipeline.deletion_policy == DeletionPolicy::Retain {
+        return done("deletionPolicy Retain: queues, bindings and exchange stay");
+    }
+    let instant = now().1;
+    let namespace = seen.object.namespace().unwrap_or_default();
+    let data = ctx.secrets.get(&ctx.client, &namespace, &pipeline.hub.name, instant).await?;
+    let hub = ctx.hubs.at(&hub_address(&pipeline.hub, &data)?, instant);
+    let topology = Topology::of(pipeline);
+    if pipeline.deletion_policy == DeletionPolicy::Delete {
+        hub::delete_all(&hub, &topology, instant).await?;
+        return done("deletionPolicy Delete: queues are deleted with what was in them");
+    }
+    drain(&hub, &topology, &seen.workers, instant).await
+}
+
+/// First nothing new comes; then nothing waits; then no worker holds anything; only then is the queue asked for the last time.
+async fn drain(hub: &Hub, topology: &Topology, workers: &[Worker], instant: std::time::Instant) -> Result<Outcome, Problem> {
+    hub::unbind(hub, topology, instant).await?;
+    if !hub::sources_empty(hub, topology, instant).await? {
+        return Ok(Outcome::Draining);
+    }
+    let idle = workers.iter().all(|w| w.status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0));
+    if !idle {
+        return Ok(Outcome::Draining);
+    }
+    Ok(match hub::delete_when_empty(hub, topology, instant).await? {
+        Emptied::Gone => Outcome::Done("deletionPolicy DrainThenDelete: the source was empty and is deleted".to_owned()),
+        Emptied::NotYet => Outcome::Draining,
+    })
+}

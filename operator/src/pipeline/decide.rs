@@ -1,0 +1,215 @@
+//! From what was seen to what is to be done. Pure: no client, no clock, nothing random.
+
+use std::time::Duration;
+
+use drover_crds::resolved::Pipeline;
+use k8s_openapi::{
+    api::apps::v1::Deployment,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::Resource as _;
+
+use super::{
+    plan::{Doomed, Notice, Object, Plan},
+    pods,
+    render::{Revision, Subject},
+    report::{self, Rollout},
+    snapshot::{Owned, Secrets, Snapshot},
+};
+use crate::{
+    drift::{self, Repair},
+    names,
+};
+
+/// When all is well: drift of the hub, which nothing tells of, is put right within it.
+const STEADY: Duration = Duration::from_secs(15);
+/// While something outside the cluster is awaited, which nothing tells of.
+const WAITING: Duration = Duration::from_secs(3);
+
+/// Decides.
+pub(super) fn decide(seen: &Snapshot) -> Plan {
+    let Ok(pipeline) = &seen.admitted else {
+        // Refused as it is written: what runs goes on as it is.
+        return finish(seen, Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
+    };
+    let Some(secrets) = &seen.secrets else {
+        return finish(seen, Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
+    };
+    let subject = subject(seen, pipeline, secrets);
+    let wanted = subject.revision(pipeline.wanted_replicas());
+    let rollout = Rollout::of(seen, pipeline, &wanted);
+    let mut writes = Vec::new();
+    let mut events = Vec::new();
+    if may_run(seen, pipeline, &wanted) {
+        writes = repairs(seen, &subject, &wanted);
+        events = writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
+    }
+    let deletes = obsolete(&seen.owned, &rollout);
+    events.extend(deletes.iter().filter_map(removed));
+    finish(seen, rollout, writes, deletes, events)
+}
+
+fn subject<'a>(seen: &'a Snapshot, pipeline: &'a Pipeline, secrets: &'a Secrets) -> Subject<'a> {
+    let object = &seen.object;
+    Subject {
+        name: seen.name(),
+        namespace: object.metadata.namespace.as_deref().unwrap_or_default(),
+        owner: object.controller_owner_ref(&()).unwrap_or_else(|| OwnerReference {
+            name: seen.name().to_owned(),
+            ..OwnerReference::default()
+        }),
+        pipeline,
+        secrets,
+        install: &seen.install,
+    }
+}
+
+/// A revision starts only when hub and store are seen to be ready for it; the active one is kept in any case.
+fn may_run(seen: &Snapshot, pipeline: &Pipeline, wanted: &Revision) -> bool {
+    let active = seen.old_status().active_revision.as_deref() == Some(&wanted.name);
+    let exists = deployment(&seen.owned, &wanted.deployment.metadata).is_some();
+    active || exists || (seen.hub.is_fine() && (seen.store.is_fine() || pipeline.sink.postgres.is_none()))
+}
+
+/// What pods refer to comes before what makes pods.
+fn repairs(seen: &Snapshot, subject: &Subject<'_>, wanted: &Revision) -> Vec<(Object, Repair)> {
+    let owned = &seen.owned;
+    let mut writes = Vec::new();
+    let mut check = |object: Object, repair: Option<Repair>| writes.extend(repair.map(|r| (object, r)));
+    let account = subject.service_account();
+    let repair = drift::repair(&account, owned.service_account.as_deref(), |o| &o.metadata);
+    check(Object::ServiceAccount(account), repair);
+    let policy = subject.network_policy();
+    let repair = drift::repair(&policy, owned.network_policy.as_deref(), |o| &o.metadata);
+    check(Object::NetworkPolicy(policy), repair);
+    let budget = subject.disruption_budget();
+    let repair = drift::repair(&budget, owned.disruption_budget.as_deref(), |o| &o.metadata);
+    check(Object::DisruptionBudget(budget), repair);
+    let name = &wanted.config_map.metadata.name;
+    let live = owned.config_maps.iter().find(|o| &o.metadata.name == name);
+    let repair = drift::repair(&wanted.config_map, live.map(|o| &**o), |o| &o.metadata);
+    check(Object::ConfigMap(wanted.config_map.clone()), repair);
+    let live = deployment(owned, &wanted.deployment.metadata);
+    let repair = drift::repair(&wanted.deployment, live, |o| &o.metadata);
+    check(Object::Deployment(wanted.deployment.clone()), repair);
+    writes
+}
+
+fn deployment<'a>(owned: &'a Owned, meta: &ObjectMeta) -> Option<&'a Deployment> {
+    owned.deployments.iter().map(|d| &**d).find(|d| d.metadata.name == meta.name)
+}
+
+/// Revisions that are neither active nor on their way, and environments without pods.
+fn obsolete(owned: &Owned, rollout: &Rollout) -> Vec<Doomed> {
+    let kept = |meta: &ObjectMeta| {
+        let revision = meta.labels.as_ref().and_then(|l| l.get(names::REVISION));
+        revision.is_some_and(|r| rollout.keeps(r))
+    };
+    let mut doomed = Vec::new();
+    for d in owned.deployments.iter().filter(|d| !kept(&d.metadata) && d.metadata.deletion_timestamp.is_none()) {
+        doomed.extend(d.metadata.name.clone().map(Doomed::Deployment));
+    }
+    // The environment stays until its pods are gone: one that restarts while it drains still needs it.
+    let has_pods = |name: &Option<String>| owned.deployments.iter().any(|d| &d.metadata.name == name);
+    for c in owned.config_maps.iter().filter(|c| !kept(&c.metadata) && !has_pods(&c.metadata.name)) {
+        if c.metadata.deletion_timestamp.is_none() {
+            doomed.extend(c.metadata.name.clone().map(Doomed::ConfigMap));
+        }
+    }
+    if rollout.unknown { Vec::new() } else { doomed }
+}
+
+fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair) -> Option<Notice> {
+    let (kind, name) = object.describe();
+    let old = seen.old_status().active_revision;
+    let (reason, note) = match (object, repair) {
+        (Object::Deployment(_), Repair::Create) if old.as_deref() != Some(&*wanted.name) => {
+            ("RevisionStarted", format!("revision {} starts", wanted.name))
+        }
+        (_, Repair::Create) if old.is_some() && old.as_deref() == Some(&*wanted.name) => {
+            ("Repaired", format!("{kind} {name} was missing and is made again"))
+        }
+        (Object::Deployment(d), Repair::Apply) if replicas_only(seen, d) => ("Scaled", format!("replicas {}", replicas(d))),
+        (_, Repair::Replace) => ("Repaired", format!("{kind} {name} was edited by hand and is put back")),
+        _ => return None,
+    };
+    Some(Notice { warning: reason == "Repaired", reason: reason.to_owned(), action: "Apply", note })
+}
+
+fn replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0)
+}
+
+fn replicas_only(seen: &Snapshot, wanted: &Deployment) -> bool {
+    deployment(&seen.owned, &wanted.metadata).is_some_and(|live| replicas(live) != replicas(wanted))
+}
+
+fn removed(doomed: &Doomed) -> Option<Notice> {
+    match doomed {
+        Doomed::Deployment(name) => Some(Notice {
+            warning: false,
+            reason: "RevisionRemoved".to_owned(),
+            action: "Delete",
+            note: format!("Deployment {name} is told to drain and end"),
+        }),
+        Doomed::ConfigMap(_) => None,
+    }
+}
+
+fn finish(
+    seen: &Snapshot,
+    rollout: Rollout,
+    writes: Vec<(Object, Repair)>,
+    deletes: Vec<Doomed>,
+    mut events: Vec<Notice>,
+) -> Plan {
+    let status = report::status(seen, &rollout);
+    let old = seen.old_status();
+    events.extend(report::notices(&old, &status));
+    let calm = report::is_ready(&status) && rollout.settled;
+    let changed = report::must_write(&old, &status, seen.status_age);
+    Plan { writes, deletes, status: changed.then_some(status), events, requeue: if calm { STEADY } else { WAITING } }
+}
+
+impl Rollout {
+    /// Which revision is active, and which is on its way.
+    fn of(seen: &Snapshot, pipeline: &Pipeline, wanted: &Revision) -> Self {
+        let old = seen.old_status().active_revision;
+        let live = deployment(&seen.owned, &wanted.deployment.metadata);
+        let counts = live.map(pods::counts);
+        let need = pipeline.wanted_replicas();
+        let consumes = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need);
+        let was_active = old.as_deref() == Some(&*wanted.name);
+        let active = if was_active || (live.is_some() && consumes) { Some(wanted.name.clone()) } else { old };
+        let hindrance = live.filter(|_| !consumes).and_then(|d| pods::hindrance(d, &seen.owned.pods, &wanted.name));
+        let others = seen.owned.deployments.iter().filter(|d| d.metadata.name != wanted.deployment.metadata.name).count();
+        Self {
+            settled: consumes && others == 0,
+            starting: (active.as_deref() != Some(&wanted.name)).then(|| wanted.name.clone()),
+            draining: others > 0,
+            active,
+            exists: live.is_some(),
+            available: counts.map_or(0, |c| c.available),
+            consumes,
+            hindrance,
+            need: Some(need),
+            unknown: false,
+        }
+    }
+
+    /// What is left to say when the spec or the secrets cannot be read: everything stays.
+    fn unknown(seen: &Snapshot) -> Self {
+        Self {
+            active: seen.old_status().active_revision,
+            starting: None,
+            draining: false,
+            settled: false,
+            exists: !seen.owned.deployments.is_empty(),
+            available: 0,
+            consumes: false,
+            hindrance: None,
+            need: None,
+            unknown: true,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Whom workers may talk to. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::networking::v1::{
+        NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+        NetworkPolicySpec,
+    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+
+use super::render::Subject;
+use crate::names;
+
+/// Where names are resolved.
+const DNS: u16 = 53;
+
+impl Subject<'_> {
+    /// Out: DNS, the ports of hub and sink, and what the spec adds. In: the port with health, metrics and state, from the
+    /// operator's namespace and from those that are labelled for it.
+    pub(super) fn network_policy(&self) -> NetworkPolicy {
+        let mut ports = vec![self.secrets.hub_port];
+        ports.extend(self.secrets.sink_port.filter(|p| *p != self.secrets.hub_port));
+        let mut egress = vec![
+            out(vec![port("UDP", DNS), port("TCP", DNS)]),
+            out(ports.into_iter().map(|p| port("TCP", p)).collect()),
+        ];
+        egress.extend(self.pipeline.egress.iter().cloned());
+        let mut from = vec![namespace(names::METRICS, "allowed")];
+        from.extend(self.install.namespace.as_deref().map(|n| namespace("kubernetes.io/metadata.name", n)));
+        NetworkPolicy {
+            metadata: self.service_account().metadata,
+            spec: Some(NetworkPolicySpec {
+                pod_selector: Some(self.selector()),
+                policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
+                egress: Some(egress),
+                ingress: Some(vec![NetworkPolicyIngressRule {
+                    from: Some(from),
+                    ports: Some(vec![port("TCP", u16::try_from(names::WORKER_PORT).unwrap_or_default())]),
+                }]),
+            }),
+        }
+    }
+}
+
+fn out(ports: Vec<NetworkPolicyPort>) -> NetworkPolicyEgressRule {
+    NetworkPolicyEgressRule { ports: Some(ports), to: None }
+}
+
+fn port(protocol: &str, number: u16) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        protocol: Some(protocol.to_owned()),
+        port: Some(IntOrString::Int(i32::from(number))),
+        end_port: None,
+    }
+}
+
+fn namespace(label: &str, value: &str) -> NetworkPolicyPeer {
+    let labels = BTreeMap::from([(label.to_owned(), value.to_owned())]);
+    NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector { match_labels: Some(labels), match_expressions: None }),
+        ..NetworkPolicyPeer::default()
+    }
+}

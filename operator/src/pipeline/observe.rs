@@ -1,0 +1,235 @@
+//! Reads everything that a decision is made from. Client required; it decides nothing.
+
+use std::{sync::Arc, time::Instant};
+
+use drover_crds::{
+    api::{IngestPipeline, SecretRef},
+    resolved::Pipeline,
+};
+use drover_worker::{hub::HubAddress, store::StoreAddress};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource, ResourceExt as _};
+use kube_runtime::reflector::{Lookup, Store};
+
+use super::{
+    admit::{self, Claim},
+    revision::digest,
+    snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
+};
+use crate::{
+    context::{Caches, Context, now},
+    hub::Topology,
+    names,
+    problem::{External, Problem},
+    secrets::{Data, hub_address, store_address},
+};
+
+/// Digits of the secrets' digest: enough to tell a rotation, too few to guess a password by.
+const DIGEST: usize = 8;
+
+/// What a pipeline's secrets lead to.
+struct Addresses {
+    hub: Result<(HubAddress, String), Problem>,
+    store: Option<Result<(StoreAddress, String), Problem>>,
+}
+
+/// Looks at a pipeline, at what it owns, at its hub and store, and at its workers.
+pub(super) async fn observe(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
+    let mut seen = cluster(ctx, caches, object).await;
+    outside(ctx, &mut seen, now().1).await;
+    seen
+}
+
+/// Looks at a pipeline, at what it owns, and at its workers: at nothing that the hub's owner could have taken away.
+pub(super) async fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
+    let (time, instant) = now();
+    let owned = owned(caches, &object);
+    let workers = workers(ctx, &owned.pods).await;
+    Snapshot {
+        now: time,
+        status_age: ctx.written.age(&object.uid().unwrap_or_default(), instant),
+        admitted: admit::resolve(&object),
+        object,
+        secrets: None,
+        hub: External::Unseen,
+        store: External::Unseen,
+        owned,
+        workers,
+        install: Install {
+            worker_image: ctx.config.worker_image.clone(),
+            pull_policy: ctx.config.worker_pull_policy.clone(),
+            namespace: ctx.config.pod_namespace.clone(),
+        },
+    }
+}
+
+/// Hub and store, where the spec is sound and nobody else has claimed the queues.
+async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
+    let Ok(pipeline) = seen.admitted.clone() else { return };
+    let namespace = seen.object.namespace().unwrap_or_default();
+    let found = addresses(ctx, &namespace, &pipeline, instant).await;
+    let hub = match &found.hub {
+        Ok(hub) => hub,
+        Err(problem) => {
+            seen.hub = External::Problem(problem.clone());
+            if let Some(Err(problem)) = found.store {
+                seen.store = External::Problem(problem);
+            }
+            return;
+        }
+    };
+    if let Err(problem) = claims(ctx, &seen.object, &pipeline, &hub.0, instant).await {
+        seen.admitted = Err(problem);
+        return;
+    }
+    let store = match found.store.transpose() {
+        Ok(store) => store,
+        Err(problem) => {
+            seen.store = External::Problem(problem);
+            None
+        }
+    };
+    if matches!(seen.store, External::Unseen) {
+        seen.secrets = Some(Secrets {
+            digest: digest(format!("{}{}", hub.1, store.as_ref().map_or("", |s| &s.1)).as_bytes(), DIGEST),
+            hub_port: hub.0.identity().map_or(5672, |i| i.port),
+            sink_port: store.as_ref().map(|s| s.0.port()),
+        });
+    }
+    let topology = Topology::of(&pipeline);
+    let queues = async {
+        let found = ctx.hubs.at(&hub.0, instant).ensure(&topology, instant).await;
+        if found.as_ref().is_err_and(|p| refused(&p.reason)) {
+            ctx.secrets.forget(&namespace, &pipeline.hub.name);
+        }
+        External::from(found.map(|dead| HubFacts { dead }))
+    };
+    let table = async {
+        let (Some((address, digest)), Some(sink)) = (&store, &pipeline.sink.postgres) else { return None };
+        let doubt = seen.workers.iter().any(|w| w.status.as_ref().is_some_and(|s| s.holding.is_some()));
+        let owner = seen.object.uid().unwrap_or_default();
+        let found = ctx.stores.check(&owner, digest, address, sink, doubt, instant).await;
+        if found.as_ref().is_err_and(|p| refused(&p.reason)) {
+            ctx.secrets.forget(&namespace, &sink.secret_ref.name);
+        }
+        Some(External::from(found))
+    };
+    let (queues, table) = futures::join!(queues, table);
+    seen.hub = queues;
+    if let Some(table) = table {
+        seen.store = table;
+    }
+}
+
+/// What a new secret may mend.
+fn refused(reason: &str) -> bool {
+    ["AccessRefused", "AuthenticationFailed", "VirtualHostRefused", "DatabaseNotFound", "HostNotFound", "Unreachable", "Timeout", "InvalidUri", "TlsRequired"]
+        .contains(&reason)
+        || reason.starts_with("Certificate")
+}
+
+async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant: Instant) -> Addresses {
+    let read = async |secret: &SecretRef| ctx.secrets.get(&ctx.client, namespace, &secret.name, instant).await;
+    let hub = match read(&pipeline.hub).await {
+        Ok(data) => hub_address(&pipeline.hub, &data).and_then(|a| match a.identity() {
+            Ok(_) => Ok((a, fingerprint(&pipeline.hub, &data))),
+            Err(e) => Err(Problem::new(e.reason.as_str(), format!("secret {}: {}", pipeline.hub.name, e.message))),
+        }),
+        Err(problem) => Err(problem),
+    };
+    let store = match &pipeline.sink.postgres {
+        None => None,
+        Some(sink) => Some(match read(&sink.secret_ref).await {
+            Ok(data) => store_address(&sink.secret_ref, &data).map(|a| (a, fingerprint(&sink.secret_ref, &data))),
+            Err(problem) => Err(problem),
+        }),
+    };
+    Addresses { hub, store }
+}
+
+/// Changes with what workers read of a secret.
+fn fingerprint(secret: &SecretRef, data: &Data) -> String {
+    const KEYS: [&str; 9] = ["uri", "ca.crt", "tls.crt", "tls.key", "host", "port", "username", "password", "database"];
+    let read: Vec<_> = KEYS.iter().map(|k| (k, data.get(secret.key(k)))).collect();
+    digest(format!("{}{read:?}", secret.name).as_bytes(), 64)
+}
+
+/// Looks for another pipeline of the same hub with the same queue. Only those with a queue of the same name are looked at closely.
+async fn claims(
+    ctx: &Context,
+    object: &IngestPipeline,
+    pipeline: &Pipeline,
+    hub: &HubAddress,
+    instant: Instant,
+) -> Result<(), Problem> {
+    let own = claim(object, pipeline);
+    let mut others = Vec::new();
+    for other in ctx.pipelines.iter().flat_map(Store::state) {
+        let Ok(other) = &other.0 else { continue };
+        if other.uid() == object.uid() {
+            continue;
+        }
+        let Ok(resolved) = admit::resolve(other) else { continue };
+        let candidate = claim(other, &resolved);
+        if !candidate.names.iter().any(|n| own.names.contains(n)) {
+            continue;
+        }
+        let namespace = other.namespace().unwrap_or_default();
+        let Ok(data) = ctx.secrets.get(&ctx.client, &namespace, &resolved.hub.name, instant).await else { continue };
+        let same = hub_address(&resolved.hub, &data).ok().and_then(|a| a.identity().ok());
+        if same.is_some_and(|a| hub.identity().is_ok_and(|b| (&a.host, a.port, &a.vhost) == (&b.host, b.port, &b.vhost))) {
+            others.push(candidate);
+        }
+    }
+    admit::conflict(&own, &others)
+}
+
+fn claim(object: &IngestPipeline, pipeline: &Pipeline) -> Claim {
+    Claim {
+        owner: format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()),
+        since: object.meta().creation_timestamp.as_ref().map(|t| t.0),
+        names: admit::claimed_names(pipeline),
+    }
+}
+
+fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
+    Owned {
+        deployments: of(&caches.deployments, object),
+        config_maps: of(&caches.config_maps, object),
+        service_account: of(&caches.service_accounts, object).pop(),
+        network_policy: of(&caches.network_policies, object).pop(),
+        disruption_budget: of(&caches.disruption_budgets, object).pop(),
+        pods: caches.pods.state_filter(|p| {
+            p.namespace() == object.namespace() && p.labels().get(names::PIPELINE) == object.metadata.name.as_ref()
+        }),
+    }
+}
+
+/// Objects of a kind that belong to a pipeline, oldest first.
+fn of<K>(store: &Store<K>, object: &IngestPipeline) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + 'static,
+{
+    let uid = object.uid();
+    let mut found = store.state_filter(|o| {
+        let meta = Resource::meta(o);
+        meta.namespace == object.metadata.namespace
+            && meta.owner_references.iter().flatten().any(|r| Some(&r.uid) == uid.as_ref())
+    });
+    found.sort_by_key(|o| {
+        let meta = Resource::meta(&**o);
+        (meta.creation_timestamp.as_ref().map(|t| t.0), meta.name.clone())
+    });
+    found
+}
+
+/// What the pods that run say of themselves.
+async fn workers(ctx: &Context, pods: &[Arc<Pod>]) -> Vec<Worker> {
+    let reachable = pods.iter().filter_map(|p| {
+        let status = p.status.as_ref()?;
+        let runs = status.phase.as_deref() == Some("Running") && p.metadata.deletion_timestamp.is_none();
+        Some((p.name_any(), status.pod_ip.clone().filter(|_| runs)?))
+    });
+    let answers = ctx.workers.ask(reachable.collect()).await;
+    answers.into_iter().map(|(pod, status)| Worker { pod, status }).collect()
+}

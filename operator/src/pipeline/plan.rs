@@ -1,0 +1,79 @@
+//! What is to be done, with nothing left to choose. Data only.
+
+use std::time::Duration;
+
+use drover_crds::api::Status;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+
+use crate::drift::Repair;
+
+/// Writes in their order, then the status, then deletions, then events, then when to look again.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Plan {
+    /// Objects to write, in this order: what pods refer to comes before what makes pods.
+    pub writes: Vec<(Object, Repair)>,
+    /// The status to write, where it says something new.
+    pub status: Option<Status>,
+    /// Objects to delete, once the status tells what has taken their place.
+    pub deletes: Vec<Doomed>,
+    /// What to tell people.
+    pub events: Vec<Notice>,
+    /// When to look again if nothing happens.
+    pub requeue: Duration,
+}
+
+/// An object in the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Object {
+    /// Identity of the pods, without a token.
+    ServiceAccount(ServiceAccount),
+    /// Whom the pods may talk to.
+    NetworkPolicy(NetworkPolicy),
+    /// How many pods may be evicted at a time.
+    DisruptionBudget(PodDisruptionBudget),
+    /// Environment of a revision.
+    ConfigMap(ConfigMap),
+    /// Pods of a revision.
+    Deployment(Deployment),
+}
+
+/// An object to delete, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Doomed {
+    /// A revision's pods: they are told to end, finish what they hold and return the rest.
+    Deployment(String),
+    /// A revision's environment.
+    ConfigMap(String),
+}
+
+/// An Event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Notice {
+    /// Something a person should look at.
+    pub warning: bool,
+    /// In CamelCase.
+    pub reason: String,
+    /// What was done, in CamelCase.
+    pub action: &'static str,
+    /// One line.
+    pub note: String,
+}
+
+impl Object {
+    /// Kind and name, for people.
+    pub(super) fn describe(&self) -> (&'static str, &str) {
+        let (kind, name) = match self {
+            Self::ServiceAccount(o) => ("ServiceAccount", &o.metadata.name),
+            Self::NetworkPolicy(o) => ("NetworkPolicy", &o.metadata.name),
+            Self::DisruptionBudget(o) => ("PodDisruptionBudget", &o.metadata.name),
+            Self::ConfigMap(o) => ("ConfigMap", &o.metadata.name),
+            Self::Deployment(o) => ("Deployment", &o.metadata.name),
+        };
+        (kind, name.as_deref().unwrap_or_default())
+    }
+}

@@ -1,0 +1,95 @@
+//! What the workers' pods tell: why they do not run, if they do not. Pure.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerStatus, Pod},
+};
+
+use crate::{names, problem::Problem};
+
+/// A revision's workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Pods that there are.
+    pub replicas: i32,
+    /// Pods that consume.
+    pub available: i32,
+    /// The controller of Deployments has seen the spec of now.
+    pub current: bool,
+}
+
+/// Pods of a Deployment.
+pub(super) fn counts(deployment: &Deployment) -> Counts {
+    let status = deployment.status.clone().unwrap_or_default();
+    Counts {
+        replicas: status.replicas.unwrap_or(0),
+        available: status.ready_replicas.unwrap_or(0),
+        current: status.observed_generation >= deployment.metadata.generation,
+    }
+}
+
+/// Why fewer pods of a revision consume than should: the first reason that a person can do something about.
+pub(super) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str) -> Option<Problem> {
+    let own = || pods.iter().map(AsRef::as_ref).filter(|p| label(p, names::REVISION) == Some(revision));
+    own()
+        .find_map(waiting)
+        .or_else(|| own().find_map(unschedulable))
+        .or_else(|| not_created(deployment))
+}
+
+fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    pod.metadata.labels.as_ref()?.get(name).map(String::as_str)
+}
+
+fn waiting(pod: &Pod) -> Option<Problem> {
+    pod.status.as_ref()?.container_statuses.iter().flatten().find_map(|c| {
+        let waiting = c.state.as_ref()?.waiting.as_ref()?;
+        let text = waiting.message.clone().unwrap_or_default();
+        let reason = waiting.reason.as_deref()?;
+        match reason {
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Problem::new(
+                "ImagePullFailed",
+                format!("image {} cannot be pulled: {text}. Check its name, and worker.podTemplate.imagePullSecrets", c.image),
+            )),
+            "CrashLoopBackOff" => Some(Problem::new(
+                "CrashLooping",
+                format!("workers end soon after their start ({}): see kubectl logs of pod {}", last_exit(c), name(pod)),
+            )),
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                Some(Problem::new("ContainerNotStarted", format!("{reason}: {text}")))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn last_exit(container: &ContainerStatus) -> String {
+    let ended = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    match ended {
+        Some(t) => match (&t.reason, t.signal) {
+            (_, Some(signal)) => format!("signal {signal}"),
+            (Some(reason), _) if reason != "Error" => format!("{reason}, exit code {}", t.exit_code),
+            _ => format!("exit code {}", t.exit_code),
+        },
+        None => "exit unknown".to_owned(),
+    }
+}
+
+fn unschedulable(pod: &Pod) -> Option<Problem> {
+    let condition = pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled")?;
+    (condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")).then(|| {
+        Problem::new("Unschedulable", format!("no node for a worker: {}", condition.message.clone().unwrap_or_default()))
+    })
+}
+
+fn not_created(deployment: &Deployment) -> Option<Problem> {
+    let condition =
+        deployment.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let text = condition.message.clone().unwrap_or_default();
+    let reason = if text.contains("exceeded quota") { "QuotaExceeded" } else { "PodsRefused" };
+    Some(Problem::new(reason, format!("pods are not created: {text}")))
+}
+
+fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}

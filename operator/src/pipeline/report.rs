@@ -1,0 +1,275 @@
+//! What is told of a pipeline: status, conditions, events. Pure.
+
+use std::time::Duration;
+
+use drover_crds::api::{Phase, Status};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{
+    plan::Notice,
+    pods,
+    snapshot::{HubFacts, Snapshot},
+};
+use crate::{
+    condition::{condition, find},
+    names,
+    problem::{External, Problem},
+};
+
+/// Numbers alone are written no more often than this.
+const NUMBERS: Duration = Duration::from_secs(15);
+
+/// Where the revisions are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rollout {
+    /// The revision that takes messages.
+    pub active: Option<String>,
+    /// The revision that is to take over.
+    pub starting: Option<String>,
+    /// An older revision is still there.
+    pub draining: bool,
+    /// The wanted revision consumes and is alone.
+    pub settled: bool,
+    /// The wanted revision has a Deployment.
+    pub exists: bool,
+    /// Workers of it that consume.
+    pub available: i32,
+    /// All that it should have consume.
+    pub consumes: bool,
+    /// Why it does not.
+    pub hindrance: Option<Problem>,
+    /// Workers that it should have.
+    pub need: Option<i32>,
+    /// The wanted revision is not known: nothing is removed.
+    pub unknown: bool,
+}
+
+impl Rollout {
+    /// True if a revision must not be removed: it is active, or on its way.
+    pub(super) fn keeps(&self, revision: &str) -> bool {
+        self.active.as_deref() == Some(revision) || self.starting.as_deref() == Some(revision)
+    }
+}
+
+/// One finding: the status of a condition, its reason and message.
+struct Finding {
+    type_: &'static str,
+    status: Option<bool>,
+    reason: String,
+    message: String,
+}
+
+impl Finding {
+    fn new(type_: &'static str, status: Option<bool>, reason: &str, message: impl Into<String>) -> Self {
+        Self { type_, status, reason: reason.to_owned(), message: message.into() }
+    }
+
+    fn bad(type_: &'static str, problem: &Problem) -> Self {
+        Self::new(type_, Some(false), &problem.reason, problem.message.clone())
+    }
+}
+
+/// The status that follows from what was seen.
+pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
+    let old = seen.old_status();
+    let generation = seen.object.metadata.generation;
+    let findings = findings(seen, rollout);
+    let phase = phase(seen, rollout, &findings);
+    let message = message(rollout, phase, &findings);
+    let pipeline = seen.admitted.as_ref().ok();
+    let conditions = summary(&findings, rollout, &message)
+        .into_iter()
+        .chain(findings)
+        .map(|f| condition(&old.conditions, f.type_, f.status, &f.reason, &f.message, generation, seen.now))
+        .collect();
+    Status {
+        observed_generation: generation,
+        phase: Some(phase),
+        message: Some(message),
+        conditions,
+        delivery: pipeline.map(drover_crds::resolved::Pipeline::delivery).or(old.delivery),
+        replicas: Some(seen.owned.deployments.iter().map(|d| pods::counts(d).replicas).sum()),
+        selector: Some(names::selector(seen.name())),
+        active_revision: rollout.active.clone(),
+        dead_letters: match seen.hub {
+            External::Fine(HubFacts { dead }) => Some(i64::from(dead)),
+            _ => old.dead_letters,
+        },
+    }
+}
+
+fn findings(seen: &Snapshot, rollout: &Rollout) -> Vec<Finding> {
+    vec![accepted(seen), hub_ready(seen), store_ready(seen), workers_ready(seen, rollout), progressing(rollout)]
+}
+
+fn accepted(seen: &Snapshot) -> Finding {
+    match &seen.admitted {
+        Ok(_) => Finding::new("Accepted", Some(true), "Accepted", "the spec is sound"),
+        Err(problem) => Finding::bad("Accepted", problem),
+    }
+}
+
+fn hub_ready(seen: &Snapshot) -> Finding {
+    match &seen.hub {
+        External::Fine(_) => Finding::new("HubReady", Some(true), "Connected", "queues, exchange and bindings are there"),
+        External::Problem(problem) => Finding::bad("HubReady", problem),
+        External::Unseen => Finding::new("HubReady", None, "NotChecked", "not looked at while the spec is refused"),
+    }
+}
+
+fn store_ready(seen: &Snapshot) -> Finding {
+    let needed = seen.admitted.as_ref().map_or(true, |p| p.sink.postgres.is_some());
+    let holding = seen.workers.iter().find_map(|w| Some((&w.pod, w.status.as_ref()?.holding.as_ref()?)));
+    match (&seen.store, holding) {
+        (External::Problem(problem), _) => Finding::bad("StoreReady", problem),
+        (_, Some((_, holding))) => Finding::new(
+            "StoreReady",
+            Some(false),
+            "SinkRefuses",
+            format!("workers hold, nothing is lost: {} ({})", holding.message, holding.reason),
+        ),
+        (External::Fine(()), None) => {
+            Finding::new("StoreReady", Some(true), "TableFits", "the table takes what the pipeline writes")
+        }
+        (External::Unseen, None) if !needed => {
+            Finding::new("StoreReady", Some(true), "NotNeeded", "the sink is no database")
+        }
+        (External::Unseen, None) => Finding::new("StoreReady", None, "NotChecked", "not looked at yet"),
+    }
+}
+
+fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
+    let finding = |status, reason, message: String| Finding::new("WorkersReady", status, reason, message);
+    let revision = rollout.starting.as_ref().or(rollout.active.as_ref()).map_or("?", String::as_str);
+    let Some(need) = rollout.need else {
+        return finding(None, "NotChecked", "workers are left as they are".to_owned());
+    };
+    if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.exists {
+        return finding(Some(true), "Suspended", "suspend is true: no workers".to_owned());
+    }
+    match &rollout.hindrance {
+        _ if !rollout.exists => finding(Some(false), "NotStarted", "workers wait for hub and store".to_owned()),
+        _ if rollout.consumes && need == 0 => finding(Some(true), "Running", "no workers are wanted".to_owned()),
+        _ if rollout.consumes => finding(Some(true), "Running", format!("{need} of {need} workers of revision {revision} consume")),
+        Some(problem) => Finding::bad("WorkersReady", problem),
+        None if rollout.starting.is_none() && rollout.available > 0 => finding(
+            Some(true),
+            "Running",
+            format!("{} of {need} workers of revision {revision} consume", rollout.available),
+        ),
+        None => finding(Some(false), "Starting", format!("workers of revision {revision} start")),
+    }
+}
+
+fn progressing(rollout: &Rollout) -> Finding {
+    let finding = |status, reason, message| Finding::new("Progressing", Some(status), reason, message);
+    match (&rollout.starting, &rollout.active) {
+        (Some(new), Some(old)) if rollout.exists => {
+            finding(true, "RevisionStarting", format!("revision {new} starts; {old} goes on until it consumes"))
+        }
+        (Some(new), None) if rollout.exists => finding(true, "RevisionStarting", format!("revision {new} starts")),
+        (Some(new), _) => finding(true, "RevisionWaiting", format!("revision {new} waits for hub and store")),
+        (None, Some(active)) if rollout.draining => {
+            finding(true, "RevisionDraining", format!("revision {active} consumes; an older one drains"))
+        }
+        (None, Some(active)) => finding(false, "RevisionActive", format!("revision {active} is active")),
+        (None, None) => finding(false, "NoRevision", "nothing has run yet".to_owned()),
+    }
+}
+
+/// Ready, Reconciling and Stalled, as kstatus reads them.
+fn summary(findings: &[Finding], rollout: &Rollout, message: &str) -> [Finding; 3] {
+    let bad = findings.iter().take(4).find(|f| f.status != Some(true));
+    let refused = findings.first().filter(|f| f.status == Some(false));
+    let ready = match bad {
+        None => Finding::new("Ready", Some(true), "Ready", message),
+        Some(f) => Finding::new("Ready", Some(false), &f.reason, message),
+    };
+    let stalled = match refused {
+        Some(f) => Finding::new("Stalled", Some(true), &f.reason, message),
+        None => Finding::new("Stalled", Some(false), "NotStalled", "nothing in the spec is in the way"),
+    };
+    let moving = refused.is_none() && (bad.is_some() || rollout.starting.is_some() || rollout.draining);
+    let reason = bad.map_or("RevisionChanging", |f| f.reason.as_str());
+    let reconciling = if moving {
+        Finding::new("Reconciling", Some(true), reason, message)
+    } else {
+        Finding::new("Reconciling", Some(false), "Settled", "nothing is under way")
+    };
+    [ready, reconciling, stalled]
+}
+
+fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
+    let is = |type_, status| findings.iter().any(|f| f.type_ == type_ && f.status == status);
+    if is("Accepted", Some(false)) {
+        Phase::Refused
+    } else if !is("HubReady", Some(true)) {
+        Phase::Waiting
+    } else if !is("StoreReady", Some(true)) {
+        if rollout.active.is_some() && !seen.owned.deployments.is_empty() { Phase::Holding } else { Phase::Waiting }
+    } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled {
+        Phase::Suspended
+    } else if rollout.starting.is_some() || rollout.draining || !is("WorkersReady", Some(true)) {
+        Phase::Progressing
+    } else {
+        Phase::Running
+    }
+}
+
+/// The first thing that is not as it should be, else what there is.
+fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
+    let of = |type_| findings.iter().find(|f| f.type_ == type_).map(|f| f.message.clone()).unwrap_or_default();
+    if let Some(f) = findings.iter().take(3).find(|f| f.status != Some(true)) {
+        return f.message.clone();
+    }
+    match phase {
+        Phase::Progressing if rollout.hindrance.is_none() && (rollout.starting.is_some() || rollout.draining) => of("Progressing"),
+        _ => of("WorkersReady"),
+    }
+}
+
+/// True if the status says that all is well.
+pub(super) fn is_ready(status: &Status) -> bool {
+    find(&status.conditions, "Ready").is_some_and(|c| c.status == "True")
+}
+
+/// Events for conditions that have changed, and for a revision that has taken over.
+pub(super) fn notices(old: &Status, new: &Status) -> Vec<Notice> {
+    let mut notices: Vec<Notice> = new.conditions.iter().filter_map(|c| notice(find(&old.conditions, &c.type_), c)).collect();
+    if let Some(active) = new.active_revision.as_ref().filter(|a| old.active_revision.as_ref() != Some(a)) {
+        notices.push(Notice {
+            warning: false,
+            reason: "RevisionActive".to_owned(),
+            action: "Promote",
+            note: format!("revision {active} consumes and is active"),
+        });
+    }
+    notices
+}
+
+fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
+    let told = matches!(&*new.type_, "Accepted" | "HubReady" | "StoreReady" | "WorkersReady");
+    let changed = old.is_none_or(|o| (&o.status, &o.reason) != (&new.status, &new.reason));
+    let bad = new.status == "False" && !matches!(&*new.reason, "Starting" | "NotStarted");
+    let mended = new.status == "True" && old.is_some_and(|o| o.status == "False");
+    (told && changed && (bad || mended)).then(|| Notice {
+        warning: bad,
+        reason: new.reason.clone(),
+        action: "Observe",
+        note: format!("{}: {}", new.type_, new.message),
+    })
+}
+
+/// A decision, a reason or a condition is written at once; numbers at most every 15 s, and only when one moved by a tenth.
+pub(super) fn must_write(old: &Status, new: &Status, age: Option<Duration>) -> bool {
+    let without_numbers = |s: &Status| Status { dead_letters: None, ..s.clone() };
+    if without_numbers(old) != without_numbers(new) {
+        return true;
+    }
+    let (before, after) = (old.dead_letters, new.dead_letters);
+    let moved = match (before, after) {
+        (Some(a), Some(b)) => (a - b).abs() * 10 >= a.max(1),
+        _ => before != after,
+    };
+    moved && before != after && age.is_none_or(|a| a >= NUMBERS)
+}

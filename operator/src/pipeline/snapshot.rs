@@ -1,0 +1,109 @@
+//! Everything that a decision about a pipeline is made from, read once. Data only.
+
+use std::{sync::Arc, time::Duration};
+
+use drover_crds::{api::IngestPipeline, resolved::Pipeline};
+use drover_worker::status::WorkerStatus;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    jiff::Timestamp,
+};
+
+use crate::problem::{External, Problem};
+
+/// What was seen of a pipeline and of what belongs to it.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    /// When it was seen.
+    pub now: Timestamp,
+    /// How long ago its status was written by this process, if it was.
+    pub status_age: Option<Duration>,
+    /// The object as the API server has it.
+    pub object: Arc<IngestPipeline>,
+    /// What its spec means, or why it is refused.
+    pub admitted: Result<Pipeline, Problem>,
+    /// Its secrets; `None` where one is missing or not looked at, which `hub` or `store` then tells.
+    pub secrets: Option<Secrets>,
+    /// Its queues.
+    pub hub: External<HubFacts>,
+    /// Its table; `Unseen` also where the sink needs none.
+    pub store: External<()>,
+    /// What it owns in the cluster.
+    pub owned: Owned,
+    /// What its workers say of themselves.
+    pub workers: Vec<Worker>,
+    /// What the operator was installed with.
+    pub install: Install,
+}
+
+/// What a revision needs to know of the secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Secrets {
+    /// Changes with what the workers read of the secrets.
+    pub digest: String,
+    /// Port of the hub.
+    pub hub_port: u16,
+    /// Port of the sink's server, where there is one.
+    pub sink_port: Option<u16>,
+}
+
+/// What the hub says of a pipeline's queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HubFacts {
+    /// Messages in the dead-letter queue.
+    pub dead: u32,
+}
+
+/// What a pipeline owns in the cluster.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Owned {
+    /// One for each revision.
+    pub deployments: Vec<Arc<Deployment>>,
+    /// One for each revision.
+    pub config_maps: Vec<Arc<ConfigMap>>,
+    /// One.
+    pub service_account: Option<Arc<ServiceAccount>>,
+    /// One.
+    pub network_policy: Option<Arc<NetworkPolicy>>,
+    /// One.
+    pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
+    /// Of all revisions.
+    pub pods: Vec<Arc<Pod>>,
+}
+
+/// A worker and what it says.
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    /// Name of its pod.
+    pub pod: String,
+    /// What it says; `None` where it did not answer.
+    pub status: Option<WorkerStatus>,
+}
+
+/// What the operator was installed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Install {
+    /// Image of workers, where a pipeline names none.
+    pub worker_image: String,
+    /// Its pull policy.
+    pub pull_policy: String,
+    /// Namespace of the operator.
+    pub namespace: Option<String>,
+}
+
+impl Snapshot {
+    /// Name of the pipeline.
+    pub(super) fn name(&self) -> &str {
+        self.object.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The status as it was last written.
+    pub(super) fn old_status(&self) -> drover_crds::api::Status {
+        self.object.status.clone().unwrap_or_default()
+    }
+}

@@ -1,0 +1,192 @@
+//! The running operator: caches, controllers, probes.
+
+use std::{future::Future, sync::Arc, sync::atomic::Ordering};
+
+use anyhow::Context as _;
+use drover_crds::api::{IngestPipeline, WindowQuery};
+use futures::{StreamExt as _, future::join_all};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource, core::DeserializeGuard};
+use kube_runtime::{
+    Controller, WatchStreamExt as _,
+    controller::Config as ControllerConfig,
+    events::{Recorder, Reporter},
+    reflector::{self, Lookup, Store},
+    watcher,
+};
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    context::{Caches, Context, Guarded},
+    http::{self, Health},
+    metrics::Metrics,
+    names, pipeline, window_query,
+};
+
+/// Objects reconciled at the same time: most of a reconcile is waiting for others.
+const CONCURRENCY: u16 = 16;
+
+/// Runs the operator until it is told to stop.
+///
+/// # Errors
+/// If the API server or the address to listen on cannot be had.
+pub fn main(config: Config) -> anyhow::Result<()> {
+    log(&config);
+    drover_worker::tls::install_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        let client = Client::try_default().await.context("no cluster: neither a service account nor a kubeconfig")?;
+        run(config, client, listener, terminated()).await
+    })
+}
+
+fn log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,lapin=error"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log_format == "json" {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}
+
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut term) => {
+            tokio::select! { _ = term.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+/// Runs until `shutdown`.
+///
+/// # Errors
+/// If the probes can no longer be served.
+pub async fn run(
+    config: Config,
+    client: Client,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let metrics = Metrics::default();
+    let health = Health::default();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), worker_image = config.worker_image, "the operator starts");
+    let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
+    let scopes: Vec<Scope> = config.scopes().into_iter().map(|n| Scope::new(&client, n)).collect();
+    let context = Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        metrics: metrics.clone(),
+        hubs: Arc::default(),
+        stores: Arc::default(),
+        secrets: Arc::default(),
+        workers: crate::workers::Workers::default(),
+        written: Arc::default(),
+        pipelines: scopes.iter().map(|s| s.pipelines.0.clone()).collect(),
+        config,
+    };
+    let controllers = join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone())));
+    let server = axum::serve(listener, http::router(health, metrics)).with_graceful_shutdown({
+        let stop = stop.clone();
+        async move { stop.cancelled().await }
+    });
+    let stopper = async {
+        shutdown.await;
+        tracing::info!("the operator stops");
+        stop.cancel();
+    };
+    let (served, _, ()) = futures::join!(server.into_future(), controllers, stopper);
+    served.context("the probes could not be served")
+}
+
+type Trigger<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
+
+/// One set of watches: of all namespaces, or of one.
+struct Scope {
+    namespace: Option<String>,
+    pipelines: (Store<Guarded>, reflector::store::Writer<Guarded>),
+}
+
+impl Scope {
+    fn new(_client: &Client, namespace: Option<String>) -> Self {
+        Self { namespace, pipelines: reflector::store() }
+    }
+
+    async fn run(self, context: Context, stop: CancellationToken, health: Health) {
+        let client = context.client.clone();
+        let owned = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
+        let namespace = self.namespace.as_deref();
+        let (deployments, of_deployments) = watched(&client, namespace, &owned);
+        let (config_maps, of_config_maps) = watched(&client, namespace, &owned);
+        let (service_accounts, of_service_accounts) = watched(&client, namespace, &owned);
+        let (network_policies, of_network_policies) = watched(&client, namespace, &owned);
+        let (disruption_budgets, of_disruption_budgets) = watched(&client, namespace, &owned);
+        let (pods, of_pods) = watched::<k8s_openapi::api::core::v1::Pod>(&client, namespace, &owned);
+        let caches = Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods };
+        let (reader, writer) = self.pipelines;
+        let api: Api<Guarded> = api(&client, namespace);
+        let main = watcher(api, watcher::Config::default()).default_backoff().reflect(writer).applied_objects();
+        let filled = filled(&caches, &reader, health);
+        let controller = Controller::for_stream(main, reader)
+            .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+            .owns_stream(of_deployments)
+            .owns_stream(of_config_maps)
+            .owns_stream(of_service_accounts)
+            .owns_stream(of_network_policies)
+            .owns_stream(of_disruption_budgets)
+            .graceful_shutdown_on(stop.clone().cancelled_owned())
+            .run(pipeline::reconcile, pipeline::error_policy, Arc::new((context.clone(), caches)))
+            .for_each(|_| std::future::ready(()));
+        let queries: Api<DeserializeGuard<WindowQuery>> = api(&client, namespace);
+        let queries = Controller::new(queries, watcher::Config::default())
+            .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+            .graceful_shutdown_on(stop.clone().cancelled_owned())
+            .run(window_query::reconcile, window_query::error_policy, Arc::new(context))
+            .for_each(|_| std::future::ready(()));
+        let pods = of_pods.take_until(stop.cancelled_owned()).for_each(|_| std::future::ready(()));
+        futures::join!(controller, queries, pods, filled);
+    }
+}
+
+/// Ready once every cache holds what there is.
+async fn filled(caches: &Caches, pipelines: &Store<Guarded>, health: Health) {
+    let all = futures::join!(
+        caches.deployments.wait_until_ready(),
+        caches.config_maps.wait_until_ready(),
+        caches.service_accounts.wait_until_ready(),
+        caches.network_policies.wait_until_ready(),
+        caches.disruption_budgets.wait_until_ready(),
+        caches.pods.wait_until_ready(),
+        pipelines.wait_until_ready(),
+    );
+    let _ = all;
+    health.ready.store(true, Ordering::Release);
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    namespace.map_or_else(|| Api::all(client.clone()), |n| Api::namespaced(client.clone(), n))
+}
+
+/// A cache of what the operator has made, and the stream that fills it.
+fn watched<K>(client: &Client, namespace: Option<&str>, config: &watcher::Config) -> (Store<K>, Trigger<K>)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Lookup<DynamicType = ()>,
+    K: Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let stream = watcher(api::<K>(client, namespace), config.clone()).default_backoff().reflect(writer).touched_objects();
+    (reader, stream.boxed())
+}
