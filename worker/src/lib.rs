@@ -1,3 +1,10 @@
 //! Drover's worker as a library: what the binary runs, and what the operator shares with it (hub and store connections).
 
+pub mod hub;
+pub mod ingest;
 pub mod query;
+pub mod settings;
+pub mod store;
+pub mod tls;
+
+pub use ingest::status;

@@ -1,0 +1,43 @@
+//! What a worker tells the operator on `/status`.
+
+use serde::{Deserialize, Serialize};
+
+/// A worker's state at one moment. Counters begin with the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// The worker's revision; empty where it is run by hand.
+    pub revision: String,
+    /// There is a connection to the hub.
+    pub connected: bool,
+    /// There is a consumer, or the sink is down and the worker waits for it without one.
+    pub consuming: bool,
+    /// The sink takes nothing; messages wait.
+    pub holding: Option<HoldingStatus>,
+    /// Messages that are being written.
+    pub in_flight: u64,
+    /// Messages received and not started.
+    pub held: u64,
+    /// Time in which at least one batch was being written, in seconds. Time of holding does not count.
+    pub busy_seconds: f64,
+    /// Messages acknowledged after their effect, repeats among them.
+    pub processed: u64,
+    /// Messages dead-lettered.
+    pub dead_lettered: u64,
+    /// When the process started, in seconds since 1970.
+    pub started_seconds: u64,
+}
+
+/// Why a worker holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldingStatus {
+    /// Where: `sink`, `deadLetter` or `return`.
+    pub stage: String,
+    /// The reason in `CamelCase`.
+    pub reason: String,
+    /// One line: what is the matter, and what to do.
+    pub message: String,
+    /// For how long, in seconds.
+    pub since_seconds: u64,
+}

@@ -1,0 +1,297 @@
+//! What a worker is told: environment variables in, settings out. Reads no file and connects to nothing.
+
+use std::{fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+
+use drover_crds::{
+    api::Sink,
+    resolved::{CONCURRENCY, MAX_BYTES, MessageId, PREFETCH},
+};
+
+use crate::{
+    hub::HubAddress,
+    store::{StoreAddress, StoreParts},
+    tls::Material,
+};
+
+/// Namespace of the pipeline; for logs and headers.
+pub const NAMESPACE: &str = "DROVER_NAMESPACE";
+/// Name of the pipeline; for logs and headers.
+pub const NAME: &str = "DROVER_NAME";
+/// Revision of the worker; for logs and headers.
+pub const REVISION: &str = "DROVER_REVISION";
+/// Name of the pod; for logs and headers.
+pub const POD: &str = "DROVER_POD";
+/// `amqp[s]://user:password@host:port/vhost`.
+pub const HUB_URI: &str = "DROVER_HUB_URI";
+/// Authorities of the hub, PEM.
+pub const HUB_CA: &str = "DROVER_HUB_CA";
+/// The worker's certificate for the hub, PEM.
+pub const HUB_CERT: &str = "DROVER_HUB_CERT";
+/// The key of the worker's certificate, PEM.
+pub const HUB_KEY: &str = "DROVER_HUB_KEY";
+/// The queue that is read.
+pub const SOURCE_QUEUE: &str = "DROVER_SOURCE_QUEUE";
+/// `true` where nothing of Drover's is bound to the queue.
+pub const SOURCE_ADOPT: &str = "DROVER_SOURCE_ADOPT";
+/// Most messages held unacknowledged.
+pub const SOURCE_PREFETCH: &str = "DROVER_SOURCE_PREFETCH";
+/// Where a message's id is, as `source.id`.
+pub const SOURCE_ID: &str = "DROVER_SOURCE_ID";
+/// Largest body, in bytes.
+pub const SOURCE_MAX_BYTES: &str = "DROVER_SOURCE_MAX_BYTES";
+/// The pipeline's exchange, which dead letters and returns go through.
+pub const EXCHANGE: &str = "DROVER_EXCHANGE";
+/// The transform's query.
+pub const TRANSFORM_QUERY: &str = "DROVER_TRANSFORM_QUERY";
+/// `spec.sink` as JSON.
+pub const SINK: &str = "DROVER_SINK";
+/// `postgres://user:password@host:port/database?sslmode=require`.
+pub const SINK_URI: &str = "DROVER_SINK_URI";
+/// The store's host, without a URI.
+pub const SINK_HOST: &str = "DROVER_SINK_HOST";
+/// The store's port, without a URI.
+pub const SINK_PORT: &str = "DROVER_SINK_PORT";
+/// The store's role, without a URI.
+pub const SINK_USERNAME: &str = "DROVER_SINK_USERNAME";
+/// The role's password, without a URI.
+pub const SINK_PASSWORD: &str = "DROVER_SINK_PASSWORD";
+/// The database, without a URI.
+pub const SINK_DATABASE: &str = "DROVER_SINK_DATABASE";
+/// Authorities of the store, PEM.
+pub const SINK_CA: &str = "DROVER_SINK_CA";
+/// Batches that are written at the same time.
+pub const WORKER_CONCURRENCY: &str = "DROVER_CONCURRENCY";
+/// Seconds from SIGTERM to the end.
+pub const GRACE_SECONDS: &str = "DROVER_GRACE_SECONDS";
+/// The container's memory limit, in bytes.
+pub const MEMORY_LIMIT_BYTES: &str = "DROVER_MEMORY_LIMIT_BYTES";
+/// Address and port of health, metrics and status.
+pub const LISTEN: &str = "DROVER_LISTEN";
+/// `text` or `json`.
+pub const LOG_FORMAT: &str = "DROVER_LOG_FORMAT";
+
+/// Default of [`GRACE_SECONDS`]: that of Kubernetes.
+pub const DEFAULT_GRACE_SECONDS: u32 = 30;
+/// Default of [`LISTEN`].
+pub const DEFAULT_LISTEN: &str = "0.0.0.0:8080";
+
+/// A variable is missing or cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {expected}")]
+pub struct SettingsError {
+    /// The variable.
+    pub variable: &'static str,
+    /// What is expected of it, and what is wrong.
+    pub expected: String,
+}
+
+/// Everything a worker is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who the worker is.
+    pub identity: Identity,
+    /// Where the hub is.
+    pub hub: HubAddress,
+    /// What is read.
+    pub source: Source,
+    /// The pipeline's exchange.
+    pub exchange: String,
+    /// The transform's query.
+    pub transform: Option<String>,
+    /// Where results go.
+    pub sink: Sink,
+    /// Where the store is; there is one where the sink is PostgreSQL.
+    pub store: Option<StoreAddress>,
+    /// Batches at the same time.
+    pub concurrency: u16,
+    /// Time from SIGTERM to the end.
+    pub grace: Duration,
+    /// The container's memory limit, in bytes.
+    pub memory_limit: Option<u64>,
+    /// Where health, metrics and status are served.
+    pub listen: SocketAddr,
+}
+
+/// Who a worker is; empty texts where it is run by hand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Namespace of the pipeline.
+    pub namespace: String,
+    /// Name of the pipeline.
+    pub name: String,
+    /// Revision of the worker.
+    pub revision: String,
+    /// The pod.
+    pub pod: String,
+}
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The queue.
+    pub queue: String,
+    /// It is somebody else's: nothing of Drover's is bound to it.
+    pub adopt: bool,
+    /// Most messages held unacknowledged.
+    pub prefetch: u16,
+    /// Where a message's id is.
+    pub id: MessageId,
+    /// Largest body, in bytes.
+    pub max_bytes: u32,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl Settings {
+    /// Reads the variables that `lookup` knows. An empty one is as good as none.
+    ///
+    /// # Errors
+    /// The first variable that is missing or wrong, and what is expected of it.
+    pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let env = Env(&lookup);
+        let queue = env.required(SOURCE_QUEUE, "the name of the queue to read")?;
+        let sink = sink(&env)?;
+        let grace = env.number(GRACE_SECONDS, "a number of seconds", DEFAULT_GRACE_SECONDS)?;
+        Ok(Self {
+            identity: Identity {
+                namespace: env.text(NAMESPACE).unwrap_or_default(),
+                name: env.text(NAME).unwrap_or_default(),
+                revision: env.text(REVISION).unwrap_or_default(),
+                pod: env.text(POD).unwrap_or_default(),
+            },
+            hub: hub(&env)?,
+            exchange: env.text(EXCHANGE).unwrap_or_else(|| format!("{queue}.drover")),
+            source: source(&env, queue)?,
+            transform: env.text(TRANSFORM_QUERY),
+            store: if sink.postgres.is_some() { Some(store(&env)?) } else { None },
+            sink,
+            concurrency: env.positive(WORKER_CONCURRENCY, CONCURRENCY)?,
+            grace: Duration::from_secs(grace.into()),
+            memory_limit: env.optional(MEMORY_LIMIT_BYTES, "a number of bytes")?,
+            listen: env.number(LISTEN, "an address and port such as 0.0.0.0:8080", default_listen())?,
+        })
+    }
+}
+
+impl LogFormat {
+    /// Reads [`LOG_FORMAT`].
+    ///
+    /// # Errors
+    /// If it is neither `text` nor `json`.
+    pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        match Env(&lookup).text(LOG_FORMAT).as_deref() {
+            None | Some("text") => Ok(Self::Text),
+            Some("json") => Ok(Self::Json),
+            Some(other) => Err(wrong(LOG_FORMAT, format!("text or json, not {other:?}"))),
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    DEFAULT_LISTEN.parse().expect("the default is an address")
+}
+
+fn hub(env: &Env<'_>) -> Result<HubAddress, SettingsError> {
+    let uri = env.required(HUB_URI, "amqps://user:password@host:port/vhost")?;
+    let tls = Material { ca: env.text(HUB_CA), cert: env.text(HUB_CERT), key: env.text(HUB_KEY) };
+    let address = HubAddress { uri, tls };
+    address.identity().map_err(|e| wrong(HUB_URI, e.message))?;
+    Ok(address)
+}
+
+fn source(env: &Env<'_>, queue: String) -> Result<Source, SettingsError> {
+    let id = env.text(SOURCE_ID).unwrap_or_else(|| "messageId".to_owned());
+    let id = MessageId::parse(&id)
+        .ok_or_else(|| wrong(SOURCE_ID, format!("messageId, header:NAME or a JSON path such as $.id, not {id:?}")))?;
+    Ok(Source {
+        queue,
+        adopt: env.number(SOURCE_ADOPT, "true or false", false)?,
+        prefetch: env.positive(SOURCE_PREFETCH, PREFETCH)?,
+        id,
+        max_bytes: env.number(SOURCE_MAX_BYTES, "a number of bytes", MAX_BYTES)?,
+    })
+}
+
+fn sink(env: &Env<'_>) -> Result<Sink, SettingsError> {
+    const EXPECTED: &str = r#"a sink as JSON, such as {"postgres":{"table":"telemetry"}}, {"hub":{"exchange":"cleaned"}} or {"discard":{}}"#;
+    let text = env.required(SINK, EXPECTED)?;
+    let mut json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| wrong(SINK, format!("{EXPECTED}: {e}")))?;
+    // The address comes by variables of its own.
+    if let Some(postgres) = json.get_mut("postgres").and_then(serde_json::Value::as_object_mut) {
+        postgres.entry("secretRef").or_insert_with(|| serde_json::json!({ "name": "" }));
+    }
+    let sink: Sink = serde_json::from_value(json).map_err(|e| wrong(SINK, format!("{EXPECTED}: {e}")))?;
+    let set = [sink.postgres.is_some(), sink.hub.is_some(), sink.discard.is_some()];
+    if set.into_iter().filter(|s| *s).count() == 1 { Ok(sink) } else { Err(wrong(SINK, EXPECTED.to_owned())) }
+}
+
+fn store(env: &Env<'_>) -> Result<StoreAddress, SettingsError> {
+    let ca = env.text(SINK_CA);
+    if let Some(uri) = env.text(SINK_URI) {
+        return StoreAddress::from_uri(&uri, ca).map_err(|e| wrong(SINK_URI, e.message));
+    }
+    let Some(host) = env.text(SINK_HOST) else {
+        let expected = format!("postgres://user:password@host:port/database, or {SINK_HOST} and {SINK_USERNAME}");
+        return Err(wrong(SINK_URI, expected));
+    };
+    let parts = StoreParts {
+        host,
+        port: env.optional(SINK_PORT, "a TCP port")?,
+        username: env.required(SINK_USERNAME, "the role to log in as")?,
+        password: env.text(SINK_PASSWORD),
+        database: env.text(SINK_DATABASE),
+    };
+    Ok(StoreAddress::from_parts(&parts, ca))
+}
+
+fn wrong(variable: &'static str, expected: String) -> SettingsError {
+    SettingsError { variable, expected }
+}
+
+struct Env<'a>(&'a dyn Fn(&str) -> Option<String>);
+
+impl Env<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn required(&self, name: &'static str, expected: &str) -> Result<String, SettingsError> {
+        self.text(name).ok_or_else(|| wrong(name, format!("is missing: {expected}")))
+    }
+
+    fn optional<T: FromStr<Err: Display>>(
+        &self,
+        name: &'static str,
+        expected: &str,
+    ) -> Result<Option<T>, SettingsError> {
+        let parse =
+            |text: String| text.parse().map_err(|e: T::Err| wrong(name, format!("{expected}, not {text:?}: {e}")));
+        self.text(name).map(parse).transpose()
+    }
+
+    fn number<T: FromStr<Err: Display>>(
+        &self,
+        name: &'static str,
+        expected: &str,
+        default: T,
+    ) -> Result<T, SettingsError> {
+        Ok(self.optional(name, expected)?.unwrap_or(default))
+    }
+
+    fn positive(&self, name: &'static str, default: u16) -> Result<u16, SettingsError> {
+        let value = self.number(name, "a number from 1 to 65535", default)?;
+        if value == 0 { Err(wrong(name, "a number from 1 to 65535, not 0".to_owned())) } else { Ok(value) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

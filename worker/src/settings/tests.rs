@@ -1,0 +1,75 @@
+//! Claims about the environment.
+
+use super::*;
+
+const LEAST: &[(&str, &str)] =
+    &[(HUB_URI, "amqps://u:sesame@hub/v"), (SOURCE_QUEUE, "telemetry"), (SINK, r#"{"discard":{}}"#)];
+
+fn read(more: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    let all: Vec<(&str, &str)> = more.iter().chain(LEAST).copied().collect();
+    Settings::from_env(|name| all.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+}
+
+#[test]
+fn three_variables_are_enough() {
+    let settings = read(&[]).unwrap();
+    assert_eq!(settings.exchange, "telemetry.drover");
+    assert_eq!(settings.source.prefetch, PREFETCH);
+    assert_eq!(settings.source.id, MessageId::Property);
+    assert_eq!(settings.concurrency, CONCURRENCY);
+    assert_eq!(settings.grace, Duration::from_secs(30));
+    assert!(settings.store.is_none());
+}
+
+#[test]
+fn a_missing_variable_is_named_with_what_it_should_be() {
+    let error = Settings::from_env(|_| None).unwrap_err();
+    assert_eq!(error.variable, SOURCE_QUEUE);
+    let error = read(&[(HUB_URI, "")]).unwrap_err();
+    assert_eq!(error.to_string(), "DROVER_HUB_URI: is missing: amqps://user:password@host:port/vhost");
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    for (variable, value) in [
+        (SOURCE_ADOPT, "yes"),
+        (SOURCE_PREFETCH, "0"),
+        (SOURCE_PREFETCH, "70000"),
+        (SOURCE_ID, "id"),
+        (SOURCE_MAX_BYTES, "-1"),
+        (WORKER_CONCURRENCY, "0"),
+        (GRACE_SECONDS, "30s"),
+        (MEMORY_LIMIT_BYTES, "1Gi"),
+        (LISTEN, ":8080"),
+        (HUB_URI, "http://hub"),
+        (SINK, "postgres"),
+        (SINK, "{}"),
+        (SINK, r#"{"discard":{},"hub":{"exchange":"e"}}"#),
+    ] {
+        assert_eq!(read(&[(variable, value)]).unwrap_err().variable, variable, "{value}");
+    }
+}
+
+#[test]
+fn a_postgres_sink_needs_an_address_and_no_secret() {
+    let sink = (SINK, r#"{"postgres":{"table":"t"}}"#);
+    assert_eq!(read(&[sink]).unwrap_err().variable, SINK_URI);
+    let settings = read(&[sink, (SINK_URI, "postgres://u@db/d")]).unwrap();
+    assert_eq!(settings.store.unwrap().identity().host, "db");
+    let parts = [sink, (SINK_HOST, "db"), (SINK_PORT, "5433"), (SINK_USERNAME, "u"), (SINK_DATABASE, "d")];
+    assert_eq!(read(&parts).unwrap().store.unwrap().identity().to_string(), "postgres://db:5433/d");
+    assert_eq!(read(&[sink, (SINK_HOST, "db")]).unwrap_err().variable, SINK_USERNAME);
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let settings = read(&[(SINK, r#"{"postgres":{"table":"t"}}"#), (SINK_URI, "postgres://u:sesame@db/d")]).unwrap();
+    assert!(!format!("{settings:?}").contains("sesame"));
+}
+
+#[test]
+fn the_log_is_text_or_json() {
+    assert_eq!(LogFormat::from_env(|_| None).unwrap(), LogFormat::Text);
+    assert_eq!(LogFormat::from_env(|_| Some("json".into())).unwrap(), LogFormat::Json);
+    assert_eq!(LogFormat::from_env(|_| Some("xml".into())).unwrap_err().variable, LOG_FORMAT);
+}

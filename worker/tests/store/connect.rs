@@ -1,0 +1,55 @@
+//! Why there is no connection.
+
+use drover_worker::store::{self, StoreAddress, StoreReason};
+
+use crate::surroundings::{env, file, worker};
+
+async fn refused(uri: &str, ca: Option<String>) -> StoreReason {
+    let address = StoreAddress::from_uri(uri, ca).unwrap();
+    let error = store::connect(&address, "drover-test").await.expect_err("it must be refused");
+    assert!(!error.message.contains('\n'), "{}", error.message);
+    assert!(!error.message.contains(&password()), "{}", error.message);
+    error.reason
+}
+
+fn uri() -> url::Url {
+    env("DROVER_TEST_STORE_WORKER_URI").parse().unwrap()
+}
+
+fn password() -> String {
+    uri().password().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_trusted_server_is_connected_to_over_tls() {
+    let client = worker().await;
+    let row = client.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0));
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_refused() {
+    let reason = refused(uri().as_str(), Some(file("DROVER_TEST_OTHER_CA"))).await;
+    assert_eq!(reason, StoreReason::CertificateUnknownAuthority);
+    assert_eq!(refused(uri().as_str(), None).await, StoreReason::CertificateUnknownAuthority);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_address_is_told_apart() {
+    let ca = || Some(file("DROVER_TEST_CA"));
+    let mut wrong = uri();
+    wrong.set_password(Some("sesame")).unwrap();
+    assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::AuthenticationFailed);
+    let mut wrong = uri();
+    wrong.set_path("/nothing");
+    assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::DatabaseNotFound);
+    let mut wrong = uri();
+    wrong.set_port(Some(1)).unwrap();
+    assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::Unreachable);
+    let mut wrong = uri();
+    wrong.set_host(Some("nowhere.invalid")).unwrap();
+    assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::HostNotFound);
+    let mut wrong = uri();
+    wrong.set_query(Some("sslmode=disable"));
+    assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::TlsRequired);
+}

@@ -1,0 +1,5 @@
+//! Tests against a real PostgreSQL, named by `DROVER_TEST_STORE_URI`.
+
+mod connect;
+mod surroundings;
+mod table;
