@@ -66,6 +66,20 @@ pub struct Caches {
     pub pods: Store<Pod>,
 }
 
+impl Caches {
+    /// Waits until each holds what there is. Ends early only when the watches have ended, with the process.
+    pub(crate) async fn ready(&self) {
+        let _ = futures::join!(
+            self.deployments.wait_until_ready(),
+            self.config_maps.wait_until_ready(),
+            self.service_accounts.wait_until_ready(),
+            self.network_policies.wait_until_ready(),
+            self.disruption_budgets.wait_until_ready(),
+            self.pods.wait_until_ready(),
+        );
+    }
+}
+
 /// When each object's status was last written, by its UID.
 #[derive(Debug, Default)]
 pub struct Written(Mutex<HashMap<String, Instant>>);

@@ -51,9 +51,9 @@ pub fn covers(live: &Value, wanted: &Value) -> bool {
 fn same_quantities(live: &Value, wanted: &Value) -> bool {
     let (Some(live), Some(wanted)) = (live.as_object(), wanted.as_object()) else { return live == wanted };
     live.len() == wanted.len()
-        && wanted.iter().all(|(k, w)| {
-            live.get(k).is_some_and(|l| l == w || (quantity(l).is_some() && quantity(l) == quantity(w)))
-        })
+        && wanted
+            .iter()
+            .all(|(k, w)| live.get(k).is_some_and(|l| l == w || (quantity(l).is_some() && quantity(l) == quantity(w))))
 }
 
 /// A quantity of Kubernetes in thousandths.
@@ -97,7 +97,9 @@ fn edited_by_others(meta: &ObjectMeta) -> bool {
         let ours = entry.manager.as_deref() == Some(MANAGER);
         let of_status = entry.subresource.as_deref() == Some("status");
         let fields = entry.fields_v1.as_ref().and_then(|f| f.0.as_object());
-        !ours && !of_status && fields.is_some_and(|f| ["f:spec", "f:data", "f:binaryData"].iter().any(|k| f.contains_key(*k)))
+        !ours
+            && !of_status
+            && fields.is_some_and(|f| ["f:spec", "f:data", "f:binaryData"].iter().any(|k| f.contains_key(*k)))
     })
 }
 

@@ -27,7 +27,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(config) => run::main(config),
         Command::Crds => crds::yaml().and_then(|yaml| Ok(std::io::stdout().write_all(yaml.as_bytes())?)),
-        Command::Version => Ok(println!("drover-operator {}", env!("CARGO_PKG_VERSION"))),
+        Command::Version => {
+            println!("drover-operator {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

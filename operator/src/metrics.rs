@@ -61,7 +61,12 @@ impl Default for Metrics {
         };
         registry.register("reconciles", "Reconciles that ended well", metrics.reconciles.clone());
         registry.register("reconcile_failures", "Reconciles that could not read or write", metrics.failures.clone());
-        registry.register_with_unit("reconcile_duration", "Duration of a reconcile", Unit::Seconds, metrics.duration.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Duration of a reconcile",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
         registry.register("writes", "Writes to the API server by kind and verb", metrics.writes.clone());
         registry.register("dead_letters", "Messages in the dead-letter queue", metrics.dead_letters.clone());
         registry.register("ready", "1 if the object is ready, 0 if it is not", metrics.ready.clone());
@@ -72,7 +77,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The text of `/metrics`, in the OpenMetrics format.
+    /// The text of `/metrics`, in the format of `OpenMetrics`.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

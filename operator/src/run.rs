@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, sync::atomic::Ordering};
 
 use anyhow::Context as _;
-use drover_crds::api::{IngestPipeline, WindowQuery};
+use drover_crds::api::WindowQuery;
 use futures::{StreamExt as _, future::join_all};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource, core::DeserializeGuard};
@@ -35,10 +35,12 @@ const CONCURRENCY: u16 = 16;
 /// If the API server or the address to listen on cannot be had.
 pub fn main(config: Config) -> anyhow::Result<()> {
     log(&config);
-    drover_worker::tls::install_provider();
+    // Fails only if one is installed already, which is then the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
+        let listener =
+            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
         let client = Client::try_default().await.context("no cluster: neither a service account nor a kubeconfig")?;
         run(config, client, listener, terminated()).await
     })
@@ -82,7 +84,7 @@ pub async fn run(
     let health = Health::default();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), worker_image = config.worker_image, "the operator starts");
     let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
-    let scopes: Vec<Scope> = config.scopes().into_iter().map(|n| Scope::new(&client, n)).collect();
+    let scopes: Vec<Scope> = config.scopes().into_iter().map(Scope::new).collect();
     let context = Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
@@ -105,8 +107,8 @@ pub async fn run(
         tracing::info!("the operator stops");
         stop.cancel();
     };
-    let (served, _, ()) = futures::join!(server.into_future(), controllers, stopper);
-    served.context("the probes could not be served")
+    let (outcome, _, ()) = futures::join!(server.into_future(), controllers, stopper);
+    outcome.context("the probes could not be served")
 }
 
 type Trigger<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
@@ -118,7 +120,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn new(_client: &Client, namespace: Option<String>) -> Self {
+    fn new(namespace: Option<String>) -> Self {
         Self { namespace, pipelines: reflector::store() }
     }
 
@@ -134,9 +136,9 @@ impl Scope {
         let (pods, of_pods) = watched::<k8s_openapi::api::core::v1::Pod>(&client, namespace, &owned);
         let caches = Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods };
         let (reader, writer) = self.pipelines;
-        let api: Api<Guarded> = api(&client, namespace);
-        let main = watcher(api, watcher::Config::default()).default_backoff().reflect(writer).applied_objects();
-        let filled = filled(&caches, &reader, health);
+        let pipelines: Api<Guarded> = api(&client, namespace);
+        let main = watcher(pipelines, watcher::Config::default()).default_backoff().reflect(writer).applied_objects();
+        let filled = filled(caches.clone(), reader.clone(), health);
         let controller = Controller::for_stream(main, reader)
             .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
             .owns_stream(of_deployments)
@@ -159,17 +161,8 @@ impl Scope {
 }
 
 /// Ready once every cache holds what there is.
-async fn filled(caches: &Caches, pipelines: &Store<Guarded>, health: Health) {
-    let all = futures::join!(
-        caches.deployments.wait_until_ready(),
-        caches.config_maps.wait_until_ready(),
-        caches.service_accounts.wait_until_ready(),
-        caches.network_policies.wait_until_ready(),
-        caches.disruption_budgets.wait_until_ready(),
-        caches.pods.wait_until_ready(),
-        pipelines.wait_until_ready(),
-    );
-    let _ = all;
+async fn filled(caches: Caches, pipelines: Store<Guarded>, health: Health) {
+    let _ = futures::join!(caches.ready(), pipelines.wait_until_ready());
     health.ready.store(true, Ordering::Release);
 }
 
@@ -187,6 +180,7 @@ where
     K: Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
-    let stream = watcher(api::<K>(client, namespace), config.clone()).default_backoff().reflect(writer).touched_objects();
+    let stream =
+        watcher(api::<K>(client, namespace), config.clone()).default_backoff().reflect(writer).touched_objects();
     (reader, stream.boxed())
 }

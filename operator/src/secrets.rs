@@ -7,7 +7,11 @@ use std::{
 };
 
 use drover_crds::api::SecretRef;
-use drover_worker::{hub::HubAddress, store::StoreAddress, tls::Material};
+use drover_worker::{
+    hub::HubAddress,
+    store::{StoreAddress, StoreParts},
+    tls::Material,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
@@ -30,7 +34,13 @@ impl Secrets {
     ///
     /// # Errors
     /// The problem, if there is no such secret, or the API server did not answer.
-    pub(crate) async fn get(&self, client: &Client, namespace: &str, name: &str, now: Instant) -> Result<Data, Problem> {
+    pub(crate) async fn get(
+        &self,
+        client: &Client,
+        namespace: &str,
+        name: &str,
+        now: Instant,
+    ) -> Result<Data, Problem> {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some((at, data)) = self.lock().get(&key)
             && now.duration_since(*at) < FRESH
@@ -42,7 +52,10 @@ impl Secrets {
         })?;
         let Some(secret) = secret else {
             self.lock().remove(&key);
-            return Err(Problem::new("SecretNotFound", format!("secret {name} is missing in namespace {namespace}: make it")));
+            return Err(Problem::new(
+                "SecretNotFound",
+                format!("secret {name} is missing in namespace {namespace}: make it"),
+            ));
         };
         let data: Data = secret
             .data
@@ -72,7 +85,9 @@ pub(crate) fn hub_address(secret: &SecretRef, data: &Data) -> Result<HubAddress,
 /// The database that a secret names: by `uri`, or by its parts.
 pub(crate) fn store_address(secret: &SecretRef, data: &Data) -> Result<StoreAddress, Problem> {
     let get = |key| data.get(secret.key(key)).cloned();
-    let invalid = |e: drover_worker::store::StoreError| Problem::new(e.reason.as_str(), format!("secret {}: {}", secret.name, e.message));
+    let invalid = |e: drover_worker::store::StoreError| {
+        Problem::new(e.reason.as_str(), format!("secret {}: {}", secret.name, e.message))
+    };
     if let Some(uri) = get("uri") {
         return StoreAddress::from_uri(&uri, material(secret, data).ca).map_err(invalid);
     }
@@ -82,15 +97,22 @@ pub(crate) fn store_address(secret: &SecretRef, data: &Data) -> Result<StoreAddr
     for key in ["username", "password", "database"] {
         required(secret, data, key)?;
     }
-    StoreAddress::from_parts(
-        &get("host").unwrap_or_default(),
-        get("port").as_deref(),
-        &get("username").unwrap_or_default(),
-        &get("password").unwrap_or_default(),
-        &get("database").unwrap_or_default(),
-        material(secret, data).ca,
-    )
-    .map_err(invalid)
+    let port = match get("port").as_deref().map(str::parse) {
+        None => None,
+        Some(Ok(port)) => Some(port),
+        Some(Err(_)) => {
+            let message = format!("secret {}: the key {} is no port", secret.name, secret.key("port"));
+            return Err(Problem::new("InvalidUri", message));
+        }
+    };
+    let parts = StoreParts {
+        host: get("host").unwrap_or_default(),
+        port,
+        username: get("username").unwrap_or_default(),
+        password: get("password"),
+        database: get("database"),
+    };
+    Ok(StoreAddress::from_parts(&parts, material(secret, data).ca))
 }
 
 fn material(secret: &SecretRef, data: &Data) -> Material {

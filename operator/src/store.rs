@@ -12,16 +12,19 @@ use drover_worker::store::{self, StoreAddress, table};
 use crate::problem::Problem;
 
 /// A table that fits is looked at again after this long; workers tell of trouble sooner.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 /// One that does not, after this long.
 const PAUSE: Duration = Duration::from_secs(3);
 
+/// Of a pipeline, with its secret and sink.
 type Key = (String, String);
+/// What was seen, and when.
+type Seen = HashMap<Key, (Instant, Result<(), Problem>)>;
 
 /// What was seen lately.
 #[derive(Debug, Default)]
 pub struct Stores {
-    seen: Mutex<HashMap<Key, (Instant, Result<(), Problem>)>>,
+    seen: Mutex<Seen>,
 }
 
 impl Stores {
@@ -51,7 +54,7 @@ impl Stores {
         result
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (Instant, Result<(), Problem>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -60,7 +63,7 @@ async fn look(address: &StoreAddress, sink: &PostgresSink) -> Result<(), Problem
     let client = store::connect(address, "drover-operator")
         .await
         .map_err(|e| Problem::new(e.reason.as_str(), format!("sink.postgres: {}", e.message)))?;
-    let problem = |e: table::TableProblem| Problem::new(e.reason(), format!("sink.postgres: {e}"));
+    let problem = |e: table::TableProblem| Problem::new(e.reason.as_str(), format!("sink.postgres: {e}"));
     let shape = table::describe(&client, sink).await.map_err(problem)?;
     shape.fits(sink).map_err(problem)
 }

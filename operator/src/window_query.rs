@@ -44,7 +44,9 @@ pub async fn reconcile(object: Arc<DeserializeGuard<WindowQuery>>, ctx: Arc<Cont
             "status": wanted,
         });
         ctx.metrics.wrote("WindowQuery", "status");
-        api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await.map_err(Error)?;
+        api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch))
+            .await
+            .map_err(Error)?;
     }
     Ok(Action::await_change())
 }

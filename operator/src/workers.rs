@@ -31,7 +31,9 @@ impl Default for Workers {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(PATIENCE));
         connector.set_nodelay(true);
-        Self { client: Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(60)).build(connector) }
+        Self {
+            client: Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_mins(1)).build(connector),
+        }
     }
 }
 

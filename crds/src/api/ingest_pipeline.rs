@@ -108,11 +108,11 @@ pub struct DeadLetterSpec {
     pub queue: Option<String>,
     /// A dead letter is dropped after so many seconds. Default: 1209600 (14 days).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 60, max = 315_360_000))]
+    #[schemars(range(min = 60, max = 315_360_000), extend("format" = "int32"))]
     pub retention_seconds: Option<u32>,
     /// Most dead letters; when the queue is full the source stops. Default: 1000000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("format" = "int32"))]
     pub max_messages: Option<u32>,
 }
 

@@ -29,7 +29,7 @@ pub struct SourceSpec {
     pub bindings: Vec<Binding>,
     /// Most messages that a worker holds unacknowledged; it holds fewer while it does not need more. Default: 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub prefetch: Option<u16>,
     /// What makes a message the same message: `messageId` (the AMQP property), `header:NAME`, or a JSON path such as `$.id`.
     /// Default: messageId.
@@ -38,6 +38,6 @@ pub struct SourceSpec {
     pub id: Option<String>,
     /// Larger bodies are dead-lettered, in bytes. Default: 1048576.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 134_217_728))]
+    #[schemars(range(min = 1, max = 134_217_728), extend("format" = "int32"))]
     pub max_bytes: Option<u32>,
 }

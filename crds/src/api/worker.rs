@@ -19,7 +19,7 @@ pub struct WorkerSpec {
     pub image: Option<String>,
     /// Batches that are written to the sink at the same time. Default: 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 1, max = 64), extend("format" = "int32"))]
     pub concurrency: Option<u16>,
     /// Resources of the worker's container. Default: requests of 50m CPU and 48Mi memory, a limit of 256Mi memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -104,7 +104,9 @@ async fn passive(channel: &Channel, name: &str) -> Result<(), Problem> {
             None => lost(&e),
             Some((NOT_FOUND, _)) => Problem::new(
                 "QueueMissing",
-                format!("queue {name} is adopted and does not exist: make it, or set source.adopt: false in a new pipeline"),
+                format!(
+                    "queue {name} is adopted and does not exist: make it, or set source.adopt: false in a new pipeline"
+                ),
             ),
             Some((code, text)) => denied(code, &text, &format!("look at queue {name}")),
         }),
@@ -134,7 +136,10 @@ async fn bind(channel: &Channel, binding: &Bind) -> Result<(), Problem> {
 
 fn denied(code: u16, text: &str, what: &str) -> Problem {
     if code == ACCESS_REFUSED {
-        Problem::new("PermissionMissing", format!("the hub's user may not {what}: {text}. Grant it configure, write and read there"))
+        Problem::new(
+            "PermissionMissing",
+            format!("the hub's user may not {what}: {text}. Grant it configure, write and read there"),
+        )
     } else {
         Problem::new("HubRefuses", format!("the hub refuses to {what}: {text}"))
     }
@@ -145,12 +150,16 @@ fn differs(queue: &str, text: &str) -> Problem {
     if limits {
         Problem::new(
             "NeedsManagementApi",
-            format!("deadLetter: the limits of queue {queue} are arguments for its life and cannot be edited: put the values back ({text})"),
+            format!(
+                "deadLetter: the limits of queue {queue} are arguments for its life and cannot be edited: put the values back ({text})"
+            ),
         )
     } else {
         Problem::new(
             "QueueArgumentsDiffer",
-            format!("queue {queue} exists with other arguments: use it as it is with source.adopt in a new pipeline, or delete it when it is empty ({text})"),
+            format!(
+                "queue {queue} exists with other arguments: use it as it is with source.adopt in a new pipeline, or delete it when it is empty ({text})"
+            ),
         )
     }
 }

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 /// A hub that did not answer is not asked again before this.
 const PAUSE: Duration = Duration::from_secs(2);
 /// A connection that nobody has used for so long is closed.
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_mins(5);
 
 /// All hubs that pipelines name.
 #[derive(Debug, Default)]

@@ -76,7 +76,7 @@ async fn write(ctx: &Context, namespace: &str, wanted: &Object, repair: Repair) 
         Object::NetworkPolicy(o) => put(client, namespace, o, repair).await,
         Object::DisruptionBudget(o) => put(client, namespace, o, repair).await,
         Object::ConfigMap(o) => put(client, namespace, o, repair).await,
-        Object::Deployment(o) => put(client, namespace, o, repair).await,
+        Object::Deployment(o) => put(client, namespace, &**o, repair).await,
     }
     .map_err(|source| Error::Write { kind, name: name.to_owned(), source })
 }
@@ -107,7 +107,8 @@ pub(super) async fn write_status(ctx: &Context, object: &IngestPipeline, status:
         "metadata": { "resourceVersion": object.resource_version() },
         "status": status,
     });
-    let written = api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await;
+    let written =
+        api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await;
     written.map_err(Error::Status)?;
     ctx.written.note(&object.uid().unwrap_or_default(), now().1);
     Ok(())
@@ -119,9 +120,11 @@ async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), E
     // In the foreground: the Deployment is seen until its pods have drained.
     let foreground = DeleteParams::foreground();
     let (kind, name, result) = match doomed {
-        Doomed::Deployment(name) => {
-            ("Deployment", name, Api::<Deployment>::namespaced(client, namespace).delete(name, &foreground).await.map(|_| ()))
-        }
+        Doomed::Deployment(name) => (
+            "Deployment",
+            name,
+            Api::<Deployment>::namespaced(client, namespace).delete(name, &foreground).await.map(|_| ()),
+        ),
         Doomed::ConfigMap(name) => {
             let api = Api::<ConfigMap>::namespaced(client, namespace);
             ("ConfigMap", name, api.delete(name, &DeleteParams::default()).await.map(|_| ()))

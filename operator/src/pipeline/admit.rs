@@ -41,7 +41,10 @@ pub(super) fn conflict(own: &Claim, others: &[Claim]) -> Result<(), Problem> {
         if let Some(queue) = own.names.iter().find(|q| other.names.contains(q)).filter(|_| older) {
             return Err(Problem::new(
                 "Claimed",
-                format!("queue {queue} of this hub belongs to pipeline {}, which is older: name another queue, or delete that pipeline", other.owner),
+                format!(
+                    "queue {queue} of this hub belongs to pipeline {}, which is older: name another queue, or delete that pipeline",
+                    other.owner
+                ),
             ));
         }
     }

@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// A hub that cannot be reached is given up after this long.
-const HUB_LIMIT: Duration = Duration::from_secs(60);
+const HUB_LIMIT: Duration = Duration::from_mins(1);
 /// A source that does not empty is given up after this long, and stays.
-const DRAIN_LIMIT: Duration = Duration::from_secs(3_600);
+const DRAIN_LIMIT: Duration = Duration::from_hours(1);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -104,7 +104,12 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
 }
 
 /// First nothing new comes; then nothing waits; then no worker holds anything; only then is the queue asked for the last time.
-async fn drain(hub: &Hub, topology: &Topology, workers: &[Worker], instant: std::time::Instant) -> Result<Outcome, Problem> {
+async fn drain(
+    hub: &Hub,
+    topology: &Topology,
+    workers: &[Worker],
+    instant: std::time::Instant,
+) -> Result<Outcome, Problem> {
     hub::unbind(hub, topology, instant).await?;
     if !hub::sources_empty(hub, topology, instant).await? {
         return Ok(Outcome::Draining);
@@ -114,7 +119,9 @@ async fn drain(hub: &Hub, topology: &Topology, workers: &[Worker], instant: std:
         return Ok(Outcome::Draining);
     }
     Ok(match hub::delete_when_empty(hub, topology, instant).await? {
-        Emptied::Gone => Outcome::Done("deletionPolicy DrainThenDelete: the source was empty and is deleted".to_owned()),
+        Emptied::Gone => {
+            Outcome::Done("deletionPolicy DrainThenDelete: the source was empty and is deleted".to_owned())
+        }
         Emptied::NotYet => Outcome::Draining,
     })
 }

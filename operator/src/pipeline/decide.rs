@@ -30,10 +30,10 @@ const WAITING: Duration = Duration::from_secs(3);
 pub(super) fn decide(seen: &Snapshot) -> Plan {
     let Ok(pipeline) = &seen.admitted else {
         // Refused as it is written: what runs goes on as it is.
-        return finish(seen, Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
+        return finish(seen, &Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
     };
     let Some(secrets) = &seen.secrets else {
-        return finish(seen, Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
+        return finish(seen, &Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
     };
     let subject = subject(seen, pipeline, secrets);
     let wanted = subject.revision(pipeline.wanted_replicas());
@@ -46,7 +46,7 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     }
     let deletes = obsolete(&seen.owned, &rollout);
     events.extend(deletes.iter().filter_map(removed));
-    finish(seen, rollout, writes, deletes, events)
+    finish(seen, &rollout, writes, deletes, events)
 }
 
 fn subject<'a>(seen: &'a Snapshot, pipeline: &'a Pipeline, secrets: &'a Secrets) -> Subject<'a> {
@@ -54,10 +54,9 @@ fn subject<'a>(seen: &'a Snapshot, pipeline: &'a Pipeline, secrets: &'a Secrets)
     Subject {
         name: seen.name(),
         namespace: object.metadata.namespace.as_deref().unwrap_or_default(),
-        owner: object.controller_owner_ref(&()).unwrap_or_else(|| OwnerReference {
-            name: seen.name().to_owned(),
-            ..OwnerReference::default()
-        }),
+        owner: object
+            .controller_owner_ref(&())
+            .unwrap_or_else(|| OwnerReference { name: seen.name().to_owned(), ..OwnerReference::default() }),
         pipeline,
         secrets,
         install: &seen.install,
@@ -91,7 +90,7 @@ fn repairs(seen: &Snapshot, subject: &Subject<'_>, wanted: &Revision) -> Vec<(Ob
     check(Object::ConfigMap(wanted.config_map.clone()), repair);
     let live = deployment(owned, &wanted.deployment.metadata);
     let repair = drift::repair(&wanted.deployment, live, |o| &o.metadata);
-    check(Object::Deployment(wanted.deployment.clone()), repair);
+    check(Object::Deployment(Box::new(wanted.deployment.clone())), repair);
     writes
 }
 
@@ -116,7 +115,7 @@ fn obsolete(owned: &Owned, rollout: &Rollout) -> Vec<Doomed> {
             doomed.extend(c.metadata.name.clone().map(Doomed::ConfigMap));
         }
     }
-    if rollout.unknown { Vec::new() } else { doomed }
+    if rollout.need.is_none() { Vec::new() } else { doomed }
 }
 
 fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair) -> Option<Notice> {
@@ -129,7 +128,9 @@ fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair)
         (_, Repair::Create) if old.is_some() && old.as_deref() == Some(&*wanted.name) => {
             ("Repaired", format!("{kind} {name} was missing and is made again"))
         }
-        (Object::Deployment(d), Repair::Apply) if replicas_only(seen, d) => ("Scaled", format!("replicas {}", replicas(d))),
+        (Object::Deployment(d), Repair::Apply) if replicas_only(seen, d) => {
+            ("Scaled", format!("replicas {}", replicas(d)))
+        }
         (_, Repair::Replace) => ("Repaired", format!("{kind} {name} was edited by hand and is put back")),
         _ => return None,
     };
@@ -158,15 +159,15 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
 
 fn finish(
     seen: &Snapshot,
-    rollout: Rollout,
+    rollout: &Rollout,
     writes: Vec<(Object, Repair)>,
     deletes: Vec<Doomed>,
     mut events: Vec<Notice>,
 ) -> Plan {
-    let status = report::status(seen, &rollout);
+    let status = report::status(seen, rollout);
     let old = seen.old_status();
     events.extend(report::notices(&old, &status));
-    let calm = report::is_ready(&status) && rollout.settled;
+    let calm = report::is_ready(&status) && rollout.settled();
     let changed = report::must_write(&old, &status, seen.status_age);
     Plan { writes, deletes, status: changed.then_some(status), events, requeue: if calm { STEADY } else { WAITING } }
 }
@@ -182,18 +183,16 @@ impl Rollout {
         let was_active = old.as_deref() == Some(&*wanted.name);
         let active = if was_active || (live.is_some() && consumes) { Some(wanted.name.clone()) } else { old };
         let hindrance = live.filter(|_| !consumes).and_then(|d| pods::hindrance(d, &seen.owned.pods, &wanted.name));
-        let others = seen.owned.deployments.iter().filter(|d| d.metadata.name != wanted.deployment.metadata.name).count();
+        let others =
+            seen.owned.deployments.iter().filter(|d| d.metadata.name != wanted.deployment.metadata.name).count();
         Self {
-            settled: consumes && others == 0,
             starting: (active.as_deref() != Some(&wanted.name)).then(|| wanted.name.clone()),
             draining: others > 0,
             active,
-            exists: live.is_some(),
-            available: counts.map_or(0, |c| c.available),
+            available: counts.map(|c| c.available),
             consumes,
             hindrance,
             need: Some(need),
-            unknown: false,
         }
     }
 
@@ -203,13 +202,10 @@ impl Rollout {
             active: seen.old_status().active_revision,
             starting: None,
             draining: false,
-            settled: false,
-            exists: !seen.owned.deployments.is_empty(),
-            available: 0,
+            available: None,
             consumes: false,
             hindrance: None,
             need: None,
-            unknown: true,
         }
     }
 }

@@ -9,7 +9,7 @@ use drover_crds::{
 use drover_worker::{hub::HubAddress, store::StoreAddress};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt as _};
-use kube_runtime::reflector::{Lookup, Store};
+use kube_runtime::reflector::{self, Store};
 
 use super::{
     admit::{self, Claim},
@@ -93,7 +93,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
         seen.secrets = Some(Secrets {
             digest: digest(format!("{}{}", hub.1, store.as_ref().map_or("", |s| &s.1)).as_bytes(), DIGEST),
             hub_port: hub.0.identity().map_or(5672, |i| i.port),
-            sink_port: store.as_ref().map(|s| s.0.port()),
+            sink_port: store.as_ref().map(|s| s.0.identity().port),
         });
     }
     let topology = Topology::of(&pipeline);
@@ -123,8 +123,18 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
 
 /// What a new secret may mend.
 fn refused(reason: &str) -> bool {
-    ["AccessRefused", "AuthenticationFailed", "VirtualHostRefused", "DatabaseNotFound", "HostNotFound", "Unreachable", "Timeout", "InvalidUri", "TlsRequired"]
-        .contains(&reason)
+    [
+        "AccessRefused",
+        "AuthenticationFailed",
+        "VirtualHostRefused",
+        "DatabaseNotFound",
+        "HostNotFound",
+        "Unreachable",
+        "Timeout",
+        "InvalidUri",
+        "TlsRequired",
+    ]
+    .contains(&reason)
         || reason.starts_with("Certificate")
 }
 
@@ -177,7 +187,9 @@ async fn claims(
         let namespace = other.namespace().unwrap_or_default();
         let Ok(data) = ctx.secrets.get(&ctx.client, &namespace, &resolved.hub.name, instant).await else { continue };
         let same = hub_address(&resolved.hub, &data).ok().and_then(|a| a.identity().ok());
-        if same.is_some_and(|a| hub.identity().is_ok_and(|b| (&a.host, a.port, &a.vhost) == (&b.host, b.port, &b.vhost))) {
+        if same
+            .is_some_and(|a| hub.identity().is_ok_and(|b| (&a.host, a.port, &a.vhost) == (&b.host, b.port, &b.vhost)))
+        {
             others.push(candidate);
         }
     }
@@ -208,7 +220,7 @@ fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
 /// Objects of a kind that belong to a pipeline, oldest first.
 fn of<K>(store: &Store<K>, object: &IngestPipeline) -> Vec<Arc<K>>
 where
-    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + 'static,
+    K: Resource<DynamicType = ()> + reflector::Lookup<DynamicType = ()> + Clone + 'static,
 {
     let uid = object.uid();
     let mut found = store.state_filter(|o| {

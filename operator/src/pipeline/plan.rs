@@ -39,7 +39,7 @@ pub(super) enum Object {
     /// Environment of a revision.
     ConfigMap(ConfigMap),
     /// Pods of a revision.
-    Deployment(Deployment),
+    Deployment(Box<Deployment>),
 }
 
 /// An object to delete, by name.

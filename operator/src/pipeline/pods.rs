@@ -31,10 +31,7 @@ pub(super) fn counts(deployment: &Deployment) -> Counts {
 /// Why fewer pods of a revision consume than should: the first reason that a person can do something about.
 pub(super) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str) -> Option<Problem> {
     let own = || pods.iter().map(AsRef::as_ref).filter(|p| label(p, names::REVISION) == Some(revision));
-    own()
-        .find_map(waiting)
-        .or_else(|| own().find_map(unschedulable))
-        .or_else(|| not_created(deployment))
+    own().find_map(waiting).or_else(|| own().find_map(unschedulable)).or_else(|| not_created(deployment))
 }
 
 fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
@@ -49,7 +46,10 @@ fn waiting(pod: &Pod) -> Option<Problem> {
         match reason {
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Problem::new(
                 "ImagePullFailed",
-                format!("image {} cannot be pulled: {text}. Check its name, and worker.podTemplate.imagePullSecrets", c.image),
+                format!(
+                    "image {} cannot be pulled: {text}. Check its name, and worker.podTemplate.imagePullSecrets",
+                    c.image
+                ),
             )),
             "CrashLoopBackOff" => Some(Problem::new(
                 "CrashLooping",
@@ -78,13 +78,21 @@ fn last_exit(container: &ContainerStatus) -> String {
 fn unschedulable(pod: &Pod) -> Option<Problem> {
     let condition = pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled")?;
     (condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")).then(|| {
-        Problem::new("Unschedulable", format!("no node for a worker: {}", condition.message.clone().unwrap_or_default()))
+        Problem::new(
+            "Unschedulable",
+            format!("no node for a worker: {}", condition.message.clone().unwrap_or_default()),
+        )
     })
 }
 
 fn not_created(deployment: &Deployment) -> Option<Problem> {
-    let condition =
-        deployment.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let condition = deployment
+        .status
+        .as_ref()?
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
     let text = condition.message.clone().unwrap_or_default();
     let reason = if text.contains("exceeded quota") { "QuotaExceeded" } else { "PodsRefused" };
     Some(Problem::new(reason, format!("pods are not created: {text}")))

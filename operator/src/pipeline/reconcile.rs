@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// No reconcile takes longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// After a failure it is tried again this soon.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -48,9 +48,11 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<(Context, Caches)>) -> Res
     let Ok(pipeline) = &object.0 else { return Ok(Action::await_change()) };
     let pipeline = Arc::new(pipeline.clone());
     let (context, caches) = &*ctx;
+    caches.ready().await;
     let start = now().1;
     let span = tracing::info_span!("pipeline", namespace = pipeline.namespace(), name = pipeline.name_any());
-    let work = async { tokio::time::timeout(LIMIT, guarded(context, caches, pipeline)).await.unwrap_or(Err(Error::Timeout)) };
+    let work =
+        async { tokio::time::timeout(LIMIT, guarded(context, caches, pipeline)).await.unwrap_or(Err(Error::Timeout)) };
     let result = work.instrument(span).await;
     context.metrics.duration.observe(now().1.duration_since(start).as_secs_f64());
     if result.is_ok() {
@@ -78,9 +80,8 @@ async fn guarded(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) ->
     });
     match done.await {
         Ok(action) => Ok(action),
-        Err(finalizer::Error::ApplyFailed(e)) => Err(e),
         Err(finalizer::Error::CleanupFailed(Error::Deleting(again))) => Ok(Action::requeue(again)),
-        Err(finalizer::Error::CleanupFailed(e)) => Err(e),
+        Err(finalizer::Error::ApplyFailed(e) | finalizer::Error::CleanupFailed(e)) => Err(e),
         Err(e) => Err(Error::Finalizer(Box::new(e))),
     }
 }

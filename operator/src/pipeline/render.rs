@@ -174,7 +174,7 @@ impl Subject<'_> {
             (var::SOURCE_MAX_BYTES.to_owned(), p.max_bytes.to_string()),
             (var::EXCHANGE.to_owned(), p.exchange()),
             (var::SINK.to_owned(), serde_json::to_string(&sink).expect("a sink is valid JSON")),
-            (var::CONCURRENCY.to_owned(), p.concurrency.to_string()),
+            (var::WORKER_CONCURRENCY.to_owned(), p.concurrency.to_string()),
             (var::GRACE_SECONDS.to_owned(), (GRACE_SECONDS - GRACE_MARGIN).to_string()),
         ]);
         if let Some(query) = &p.transform {

@@ -28,23 +28,22 @@ pub(super) struct Rollout {
     pub starting: Option<String>,
     /// An older revision is still there.
     pub draining: bool,
-    /// The wanted revision consumes and is alone.
-    pub settled: bool,
-    /// The wanted revision has a Deployment.
-    pub exists: bool,
-    /// Workers of it that consume.
-    pub available: i32,
+    /// Workers of the wanted revision that consume; `None` where it has no Deployment.
+    pub available: Option<i32>,
     /// All that it should have consume.
     pub consumes: bool,
     /// Why it does not.
     pub hindrance: Option<Problem>,
-    /// Workers that it should have.
+    /// Workers that it should have; `None` where the wanted revision is not known, and nothing is removed.
     pub need: Option<i32>,
-    /// The wanted revision is not known: nothing is removed.
-    pub unknown: bool,
 }
 
 impl Rollout {
+    /// True if the wanted revision consumes and is alone.
+    pub(super) fn settled(&self) -> bool {
+        self.consumes && !self.draining
+    }
+
     /// True if a revision must not be removed: it is active, or on its way.
     pub(super) fn keeps(&self, revision: &str) -> bool {
         self.active.as_deref() == Some(revision) || self.starting.as_deref() == Some(revision)
@@ -111,7 +110,9 @@ fn accepted(seen: &Snapshot) -> Finding {
 
 fn hub_ready(seen: &Snapshot) -> Finding {
     match &seen.hub {
-        External::Fine(_) => Finding::new("HubReady", Some(true), "Connected", "queues, exchange and bindings are there"),
+        External::Fine(_) => {
+            Finding::new("HubReady", Some(true), "Connected", "queues, exchange and bindings are there")
+        }
         External::Problem(problem) => Finding::bad("HubReady", problem),
         External::Unseen => Finding::new("HubReady", None, "NotChecked", "not looked at while the spec is refused"),
     }
@@ -144,18 +145,22 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
     let Some(need) = rollout.need else {
         return finding(None, "NotChecked", "workers are left as they are".to_owned());
     };
-    if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.exists {
+    if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.available.is_some() {
         return finding(Some(true), "Suspended", "suspend is true: no workers".to_owned());
     }
     match &rollout.hindrance {
-        _ if !rollout.exists => finding(Some(false), "NotStarted", "workers wait for hub and store".to_owned()),
+        _ if rollout.available.is_none() => {
+            finding(Some(false), "NotStarted", "workers wait for hub and store".to_owned())
+        }
         _ if rollout.consumes && need == 0 => finding(Some(true), "Running", "no workers are wanted".to_owned()),
-        _ if rollout.consumes => finding(Some(true), "Running", format!("{need} of {need} workers of revision {revision} consume")),
+        _ if rollout.consumes => {
+            finding(Some(true), "Running", format!("{need} of {need} workers of revision {revision} consume"))
+        }
         Some(problem) => Finding::bad("WorkersReady", problem),
-        None if rollout.starting.is_none() && rollout.available > 0 => finding(
+        None if rollout.starting.is_none() && rollout.available > Some(0) => finding(
             Some(true),
             "Running",
-            format!("{} of {need} workers of revision {revision} consume", rollout.available),
+            format!("{} of {need} workers of revision {revision} consume", rollout.available.unwrap_or(0)),
         ),
         None => finding(Some(false), "Starting", format!("workers of revision {revision} start")),
     }
@@ -164,10 +169,12 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
 fn progressing(rollout: &Rollout) -> Finding {
     let finding = |status, reason, message| Finding::new("Progressing", Some(status), reason, message);
     match (&rollout.starting, &rollout.active) {
-        (Some(new), Some(old)) if rollout.exists => {
+        (Some(new), Some(old)) if rollout.available.is_some() => {
             finding(true, "RevisionStarting", format!("revision {new} starts; {old} goes on until it consumes"))
         }
-        (Some(new), None) if rollout.exists => finding(true, "RevisionStarting", format!("revision {new} starts")),
+        (Some(new), None) if rollout.available.is_some() => {
+            finding(true, "RevisionStarting", format!("revision {new} starts"))
+        }
         (Some(new), _) => finding(true, "RevisionWaiting", format!("revision {new} waits for hub and store")),
         (None, Some(active)) if rollout.draining => {
             finding(true, "RevisionDraining", format!("revision {active} consumes; an older one drains"))
@@ -207,7 +214,7 @@ fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
         Phase::Waiting
     } else if !is("StoreReady", Some(true)) {
         if rollout.active.is_some() && !seen.owned.deployments.is_empty() { Phase::Holding } else { Phase::Waiting }
-    } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled {
+    } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled() {
         Phase::Suspended
     } else if rollout.starting.is_some() || rollout.draining || !is("WorkersReady", Some(true)) {
         Phase::Progressing
@@ -223,7 +230,9 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
         return f.message.clone();
     }
     match phase {
-        Phase::Progressing if rollout.hindrance.is_none() && (rollout.starting.is_some() || rollout.draining) => of("Progressing"),
+        Phase::Progressing if rollout.hindrance.is_none() && (rollout.starting.is_some() || rollout.draining) => {
+            of("Progressing")
+        }
         _ => of("WorkersReady"),
     }
 }
@@ -235,7 +244,8 @@ pub(super) fn is_ready(status: &Status) -> bool {
 
 /// Events for conditions that have changed, and for a revision that has taken over.
 pub(super) fn notices(old: &Status, new: &Status) -> Vec<Notice> {
-    let mut notices: Vec<Notice> = new.conditions.iter().filter_map(|c| notice(find(&old.conditions, &c.type_), c)).collect();
+    let mut notices: Vec<Notice> =
+        new.conditions.iter().filter_map(|c| notice(find(&old.conditions, &c.type_), c)).collect();
     if let Some(active) = new.active_revision.as_ref().filter(|a| old.active_revision.as_ref() != Some(a)) {
         notices.push(Notice {
             warning: false,

@@ -15,7 +15,6 @@ pub(super) fn name(environment: &BTreeMap<String, String>, template: &PodTemplat
 
 /// The first hexadecimal digits of a hash.
 pub(super) fn digest(bytes: &[u8], digits: usize) -> String {
-    let mut text: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    text.truncate(digits);
-    text
+    let nibbles = Sha256::digest(bytes).into_iter().flat_map(|b| [b >> 4, b & 15]);
+    nibbles.filter_map(|n| char::from_digit(u32::from(n), 16)).take(digits).collect()
 }
