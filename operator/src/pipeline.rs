@@ -15,3 +15,6 @@ mod revision;
 mod snapshot;
 
 pub use reconcile::{error_policy, reconcile};
+
+#[cfg(test)]
+mod tests;

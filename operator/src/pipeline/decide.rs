@@ -176,7 +176,9 @@ impl Rollout {
     /// Which revision is active, and which is on its way.
     fn of(seen: &Snapshot, pipeline: &Pipeline, wanted: &Revision) -> Self {
         let old = seen.old_status().active_revision;
-        let live = deployment(&seen.owned, &wanted.deployment.metadata);
+        // One that is told to end is of no use any more, though it still consumes: it is made anew when it has gone.
+        let live =
+            deployment(&seen.owned, &wanted.deployment.metadata).filter(|d| d.metadata.deletion_timestamp.is_none());
         let counts = live.map(pods::counts);
         let need = pipeline.wanted_replicas();
         let consumes = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need);

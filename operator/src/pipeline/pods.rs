@@ -31,7 +31,11 @@ pub(super) fn counts(deployment: &Deployment) -> Counts {
 /// Why fewer pods of a revision consume than should: the first reason that a person can do something about.
 pub(super) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str) -> Option<Problem> {
     let own = || pods.iter().map(AsRef::as_ref).filter(|p| label(p, names::REVISION) == Some(revision));
-    own().find_map(waiting).or_else(|| own().find_map(unschedulable)).or_else(|| not_created(deployment))
+    own()
+        .find_map(waiting)
+        .or_else(|| own().find_map(crashing))
+        .or_else(|| own().find_map(unschedulable))
+        .or_else(|| not_created(deployment))
 }
 
 fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
@@ -41,7 +45,9 @@ fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
 fn waiting(pod: &Pod) -> Option<Problem> {
     pod.status.as_ref()?.container_statuses.iter().flatten().find_map(|c| {
         let waiting = c.state.as_ref()?.waiting.as_ref()?;
-        let text = waiting.message.clone().unwrap_or_default();
+        // While kubelet backs off it repeats the last error, with a word before it.
+        let text = waiting.message.as_deref().unwrap_or_default();
+        let text = text.rsplit_once("ErrImagePull: ").map_or(text, |(_, error)| error);
         let reason = waiting.reason.as_deref()?;
         match reason {
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Problem::new(
@@ -51,16 +57,28 @@ fn waiting(pod: &Pod) -> Option<Problem> {
                     c.image
                 ),
             )),
-            "CrashLoopBackOff" => Some(Problem::new(
-                "CrashLooping",
-                format!("workers end soon after their start ({}): see kubectl logs of pod {}", last_exit(c), name(pod)),
-            )),
+            "CrashLoopBackOff" => Some(crash(pod, c)),
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                 Some(Problem::new("ContainerNotStarted", format!("{reason}: {text}")))
             }
             _ => None,
         }
     })
+}
+
+/// Between two of its ends a worker is on its feet for a moment: that is no recovery.
+fn crashing(pod: &Pod) -> Option<Problem> {
+    let containers = pod.status.as_ref()?.container_statuses.iter().flatten();
+    containers.filter(|c| !c.ready && c.restart_count > 1).map(|c| crash(pod, c)).next()
+}
+
+fn crash(pod: &Pod, container: &ContainerStatus) -> Problem {
+    let message = format!(
+        "workers end soon after their start ({}): kubectl logs --previous {} tells why",
+        last_exit(container),
+        name(pod)
+    );
+    Problem::new("CrashLooping", message)
 }
 
 fn last_exit(container: &ContainerStatus) -> String {

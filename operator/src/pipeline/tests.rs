@@ -1,0 +1,6 @@
+//! Decisions about pipelines against a model of the cluster: what a plan writes is there at the next look.
+
+mod claims;
+mod model;
+mod properties;
+mod rendering;

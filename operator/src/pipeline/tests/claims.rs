@@ -1,0 +1,255 @@
+//! What is promised of decisions, one claim a test.
+
+use drover_crds::api::{Phase, ScalingSpec};
+use serde_json::json;
+
+use super::model::{World, holding, spec};
+use crate::{
+    condition::find,
+    names,
+    problem::{External, Problem},
+};
+
+fn reason(world: &World, type_: &str) -> String {
+    find(&world.status().conditions, type_).map(|c| format!("{} {}", c.status, c.reason)).unwrap_or_default()
+}
+
+fn running() -> World {
+    let mut world = World::new(spec());
+    world.converge();
+    world
+}
+
+#[test]
+fn a_sound_pipeline_gets_one_worker_and_is_ready_once_it_consumes() {
+    let mut world = World::new(spec());
+    world.step();
+    assert_eq!(world.deployments().len(), 1);
+    assert_eq!(world.replicas(&world.deployments()[0]), 1);
+    world.step();
+    assert_eq!(reason(&world, "Ready"), "False Starting");
+    world.settle();
+    world.step();
+    assert_eq!((reason(&world, "Ready").as_str(), world.status().phase), ("True Ready", Some(Phase::Running)));
+    assert_eq!(
+        world.status().active_revision.map(|r| names::of_revision("p", &r)),
+        Some(world.deployments()[0].clone())
+    );
+}
+
+#[test]
+fn nothing_starts_before_hub_and_store_are_seen_to_be_ready() {
+    let mut world = World::new(spec());
+    world.hub_fails();
+    world.step();
+    assert!(world.deployments().is_empty());
+    assert_eq!(
+        (reason(&world, "HubReady").as_str(), world.status().phase),
+        ("False Unreachable", Some(Phase::Waiting))
+    );
+    world.hub = World::new(spec()).hub;
+    world.store = External::Problem(Problem::new("TableNotFound", "make it"));
+    world.step();
+    assert!(world.deployments().is_empty());
+    assert_eq!(reason(&world, "Ready"), "False TableNotFound");
+    assert_eq!(world.status().message.as_deref(), Some("make it"));
+}
+
+#[test]
+fn while_the_hub_cannot_be_read_workers_stay_and_are_repaired() {
+    let mut world = running();
+    world.hub_fails();
+    let plan = world.step();
+    assert!(plan.writes.is_empty() && plan.deletes.is_empty());
+    world.owned.deployments.clear();
+    world.step();
+    assert_eq!(world.deployments().len(), 1, "the active revision is made again");
+}
+
+#[test]
+fn a_new_revision_waits_while_the_hub_cannot_be_read_and_the_old_one_goes_on() {
+    let mut world = running();
+    let old = world.deployments();
+    world.hub_fails();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    assert_eq!(world.deployments(), old);
+    assert_eq!(reason(&world, "Progressing"), "True RevisionWaiting");
+}
+
+#[test]
+fn the_old_revision_is_removed_only_when_the_new_one_consumes() {
+    let mut world = running();
+    let old = world.deployments()[0].clone();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    let new = world.deployments().into_iter().find(|d| *d != old).unwrap();
+    for _ in 0..3 {
+        assert!(world.step().deletes.is_empty(), "the new one does not consume yet");
+    }
+    world.available(&new, 1);
+    world.step();
+    assert_eq!(world.status().active_revision.map(|r| names::of_revision("p", &r)), Some(new.clone()));
+    world.settle();
+    world.step();
+    assert_eq!(world.deployments(), [new]);
+    assert_eq!(world.owned.config_maps.len(), 1);
+}
+
+#[test]
+fn changing_the_spec_back_returns_to_the_revision_that_runs() {
+    let mut world = running();
+    let old = world.deployments();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    world.edit(|s| s.source.prefetch = None);
+    world.converge();
+    assert_eq!(world.deployments(), old);
+    assert_eq!(reason(&world, "Ready"), "True Ready");
+}
+
+#[test]
+fn a_change_midway_drops_the_revision_in_between() {
+    let mut world = running();
+    let old = world.deployments()[0].clone();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    let between = world.deployments().into_iter().find(|d| *d != old).unwrap();
+    world.edit(|s| s.source.prefetch = Some(8));
+    let plan = world.step();
+    assert_eq!(plan.deletes.len(), 1, "{:?}", plan.deletes);
+    world.owned.deployments.retain(|d| d.metadata.deletion_timestamp.is_none());
+    assert!(!world.deployments().contains(&between) && world.deployments().contains(&old));
+}
+
+#[test]
+fn a_revision_that_is_told_to_end_is_not_taken_for_one_that_consumes() {
+    let mut world = running();
+    let old = world.deployments()[0].clone();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    let between = world.deployments().into_iter().find(|d| *d != old).unwrap();
+    world.available(&between, 1);
+    world.edit(|s| s.source.prefetch = Some(8));
+    world.step();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    assert_eq!(world.status().active_revision.map(|r| names::of_revision("p", &r)), Some(old.clone()));
+    world.converge();
+    assert_eq!(world.deployments(), [between]);
+}
+
+#[test]
+fn a_revision_that_cannot_start_is_told_and_the_old_one_goes_on() {
+    let mut world = running();
+    let old = world.deployments()[0].clone();
+    world.edit(|s| s.worker = serde_json::from_value(json!({"image": "registry.example/none:1"})).unwrap());
+    world.step();
+    let new = world.deployments().into_iter().find(|d| *d != old).unwrap();
+    world.pod_waits(&new, "ImagePullBackOff", "Back-off pulling image: ErrImagePull: not found");
+    world.step();
+    assert_eq!(reason(&world, "WorkersReady"), "False ImagePullFailed");
+    let told = world.status().message.unwrap();
+    assert!(
+        told.contains("registry.example/x:1") && told.contains("not found") && !told.contains("Back-off"),
+        "{told}"
+    );
+    assert!(world.deployments().contains(&old));
+}
+
+#[test]
+fn scaling_makes_no_revision_and_a_persons_spec_is_not_written() {
+    let mut world = running();
+    let before = world.deployments();
+    world.edit(|s| s.scaling = Some(ScalingSpec { replicas: Some(5) }));
+    world.step();
+    assert_eq!(world.deployments(), before);
+    assert_eq!(world.replicas(&before[0]), 5);
+    assert_eq!(reason(&world, "WorkersReady"), "True Running", "four more start, one goes on");
+}
+
+#[test]
+fn suspend_takes_the_workers_to_zero_and_stays_ready() {
+    let mut world = running();
+    world.edit(|s| s.suspend = Some(true));
+    world.converge();
+    assert_eq!(world.replicas(&world.deployments()[0]), 0);
+    assert_eq!(
+        (world.status().phase, reason(&world, "WorkersReady").as_str()),
+        (Some(Phase::Suspended), "True Suspended")
+    );
+}
+
+#[test]
+fn a_spec_that_is_refused_touches_nothing_that_runs() {
+    let mut world = running();
+    let before = world.deployments();
+    world.edit(|s| s.transform = serde_json::from_value(json!({"query": "SELECT a FROM"})).unwrap());
+    let plan = world.step();
+    assert!(plan.writes.is_empty() && plan.deletes.is_empty());
+    assert_eq!(world.deployments(), before);
+    assert_eq!(reason(&world, "Stalled"), "True InvalidQuery");
+    assert!(world.status().message.unwrap().starts_with("transform.query: "));
+}
+
+#[test]
+fn a_missing_secret_touches_nothing_that_runs() {
+    let mut world = running();
+    world.secrets = None;
+    world.hub = External::Problem(Problem::new("SecretNotFound", "make it"));
+    world.store = External::Unseen;
+    let plan = world.step();
+    assert!(plan.writes.is_empty() && plan.deletes.is_empty());
+    assert_eq!(reason(&world, "Ready"), "False SecretNotFound");
+}
+
+#[test]
+fn a_rotated_secret_is_a_new_revision() {
+    let mut world = running();
+    world.secrets.as_mut().unwrap().digest = "e".to_owned();
+    world.step();
+    assert_eq!(world.deployments().len(), 2);
+}
+
+#[test]
+fn workers_that_hold_are_a_condition() {
+    let mut world = running();
+    world.workers = vec![holding("53100")];
+    world.step();
+    assert_eq!(
+        (reason(&world, "StoreReady").as_str(), world.status().phase),
+        ("False SinkRefuses", Some(Phase::Holding))
+    );
+    world.workers.clear();
+    world.step();
+    assert_eq!(reason(&world, "Ready"), "True Ready");
+}
+
+#[test]
+fn what_was_edited_or_deleted_by_hand_is_put_back() {
+    let mut world = running();
+    world.owned.config_maps.clear();
+    world.owned.network_policy = None;
+    let deployment = std::sync::Arc::make_mut(&mut world.owned.deployments[0]);
+    deployment.spec.as_mut().unwrap().replicas = Some(9);
+    let plan = world.step();
+    assert_eq!(plan.writes.len(), 3, "{:?}", plan.writes);
+    assert!(plan.events.iter().any(|e| e.reason == "Repaired" && e.note.contains("ConfigMap")));
+    assert!(world.step().writes.is_empty());
+}
+
+#[test]
+fn numbers_alone_are_written_at_most_every_15_seconds_and_for_a_tenth() {
+    let mut world = running();
+    let dead = |world: &mut World, dead, seconds| {
+        world.hub = External::Fine(super::super::snapshot::HubFacts { dead });
+        world.status_age = Some(std::time::Duration::from_secs(seconds));
+        world.plan().status.is_some()
+    };
+    assert!(!dead(&mut world, 1, 14));
+    assert!(dead(&mut world, 1, 15));
+    dead(&mut world, 100, 15);
+    world.step();
+    assert!(!dead(&mut world, 109, 60));
+    assert!(dead(&mut world, 110, 60));
+}

@@ -1,0 +1,53 @@
+//! What is rendered, as text: a change of it is seen in review, and one that makes a new revision of every pipeline is no accident.
+
+use serde_json::json;
+
+use super::model::{World, spec};
+use crate::pipeline::plan::Object;
+
+fn yaml(world: &World) -> String {
+    let mut text = String::new();
+    for (object, _) in world.plan().writes {
+        let part = match object {
+            Object::ServiceAccount(o) => serde_saphyr::to_string(&o),
+            Object::NetworkPolicy(o) => serde_saphyr::to_string(&o),
+            Object::DisruptionBudget(o) => serde_saphyr::to_string(&o),
+            Object::ConfigMap(o) => serde_saphyr::to_string(&o),
+            Object::Deployment(o) => serde_saphyr::to_string(&o),
+        };
+        text.push_str("---\n");
+        text.push_str(&part.unwrap());
+    }
+    text
+}
+
+#[test]
+fn objects_of_a_small_pipeline() {
+    insta::assert_snapshot!(yaml(&World::new(spec())));
+}
+
+#[test]
+fn objects_of_a_pipeline_with_everything_set() {
+    let mut spec = spec();
+    spec["source"]["id"] = json!("$.meta.id");
+    spec["source"]["maxBytes"] = json!(1000);
+    spec["transform"] = json!({"query": "SELECT a FROM input"});
+    spec["hub"]["secretRef"]["keys"] = json!({"uri": "connection"});
+    spec["worker"] = json!({
+        "image": "registry.example/mine:2",
+        "concurrency": 8,
+        "env": [{"name": "RUST_LOG", "value": "debug"}],
+        "resources": {"limits": {"memory": "1Gi"}},
+        "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+        "podTemplate": {
+            "labels": {"team": "iot"},
+            "annotations": {"a": "b"},
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "k", "operator": "Exists"}],
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+            "priorityClassName": "high",
+            "imagePullSecrets": [{"name": "pull"}],
+        },
+    });
+    insta::assert_snapshot!(yaml(&World::new(spec)));
+}
