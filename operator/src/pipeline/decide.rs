@@ -104,9 +104,17 @@ fn obsolete(owned: &Owned, rollout: &Rollout) -> Vec<Doomed> {
         let revision = meta.labels.as_ref().and_then(|l| l.get(names::REVISION));
         revision.is_some_and(|r| rollout.keeps(r))
     };
+    if rollout.need.is_none() {
+        return Vec::new();
+    }
+    let consumes = |d: &Deployment| pods::counts(d).available > 0;
+    // While none that stays consumes, one that goes may be the only one that does.
+    let served = rollout.need == Some(0) || owned.deployments.iter().any(|d| kept(&d.metadata) && consumes(d));
     let mut doomed = Vec::new();
-    for d in owned.deployments.iter().filter(|d| !kept(&d.metadata) && d.metadata.deletion_timestamp.is_none()) {
-        doomed.extend(d.metadata.name.clone().map(Doomed::Deployment));
+    for d in owned.deployments.iter().filter(|d| !kept(&d.metadata) && (served || !consumes(d))) {
+        if d.metadata.deletion_timestamp.is_none() {
+            doomed.extend(d.metadata.name.clone().map(Doomed::Deployment));
+        }
     }
     // The environment stays until its pods are gone: one that restarts while it drains still needs it.
     let has_pods = |name: &Option<String>| owned.deployments.iter().any(|d| &d.metadata.name == name);
@@ -115,7 +123,7 @@ fn obsolete(owned: &Owned, rollout: &Rollout) -> Vec<Doomed> {
             doomed.extend(c.metadata.name.clone().map(Doomed::ConfigMap));
         }
     }
-    if rollout.need.is_none() { Vec::new() } else { doomed }
+    doomed
 }
 
 fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair) -> Option<Notice> {

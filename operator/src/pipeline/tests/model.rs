@@ -155,7 +155,7 @@ impl World {
     fn delete(&mut self, doomed: &Doomed) {
         match doomed {
             Doomed::Deployment(name) => {
-                self.change(name, |d| d.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH)))
+                self.change(name, |d| d.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH)));
             }
             Doomed::ConfigMap(name) => self.owned.config_maps.retain(|c| c.metadata.name.as_ref() != Some(name)),
         }
