@@ -1,7 +1,6 @@
 //! The chart: what it holds, what it renders, and that its README tells the values as they are.
 //!
-//! Rendering needs Helm in `PATH` (`make test-pure` sees to it) and no network. The values in the chart's README are rewritten with
-//! `UPDATE_README=1 cargo test -p drover-crds --test chart`.
+//! Rendering needs Helm in `PATH` (`make test-pure` sees to it) and no network. `make chart-readme` rewrites the values in the README.
 
 use std::{
     fmt::Write as _,
@@ -51,7 +50,8 @@ fn helm(arguments: &[&str]) -> Option<Output> {
 }
 
 fn render(values: &Path, more: &[&str]) -> Option<String> {
-    let mut arguments = vec!["template", "drover", ".", "--namespace", "drover-system", "--values", values.to_str().unwrap()];
+    let mut arguments =
+        vec!["template", "drover", ".", "--namespace", "drover-system", "--values", values.to_str().unwrap()];
     arguments.extend(more);
     let output = helm(&arguments)?;
     assert!(output.status.success(), "{}: {}", values.display(), String::from_utf8_lossy(&output.stderr));
@@ -71,7 +71,8 @@ fn example(name: &str) -> PathBuf {
 
 /// All rules of all roles that are bound to the operator.
 fn rules(objects: &[Value]) -> Vec<Value> {
-    let bound: Vec<&Value> = objects.iter().filter(|o| !o["roleRef"].is_null()).map(|o| &o["roleRef"]["name"]).collect();
+    let bound: Vec<&Value> =
+        objects.iter().filter(|o| !o["roleRef"].is_null()).map(|o| &o["roleRef"]["name"]).collect();
     objects
         .iter()
         .filter(|o| o["rules"].is_array() && bound.contains(&&o["metadata"]["name"]))
@@ -165,7 +166,10 @@ fn values_that_mean_nothing_are_refused() {
         ("replicas=2", "replicas"),
     ];
     for (value, field) in bad {
-        let Some(output) = helm(&["template", "drover", ".", "--set", "image.registry=r.example", "--set", value]) else { return };
+        let Some(output) = helm(&["template", "drover", ".", "--set", "image.registry=r.example", "--set", value])
+        else {
+            return;
+        };
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{value} is accepted");
         assert!(error.contains(field), "{value}: {error}");
@@ -228,12 +232,13 @@ fn the_readme_tells_every_value() {
     let readme = read(&path);
     let (before, rest) = readme.split_once("<!-- values -->\n").expect("the readme marks where the values are");
     let (_, after) = rest.split_once("<!-- /values -->").expect("the readme marks where the values end");
-    let wanted = format!("{before}<!-- values -->\n{}<!-- /values -->{after}", table(&read(&chart().join("values.yaml"))));
+    let wanted =
+        format!("{before}<!-- values -->\n{}<!-- /values -->{after}", table(&read(&chart().join("values.yaml"))));
     if std::env::var_os("UPDATE_README").is_some() {
         fs::write(&path, &wanted).unwrap();
         return;
     }
-    assert!(readme == wanted, "UPDATE_README=1 cargo test -p drover-crds --test chart");
+    assert!(readme == wanted, "{} does not tell the values as they are: make chart-readme", path.display());
 }
 
 /// The values as a table: a row for each key with a comment above it.
