@@ -263,3 +263,43 @@ fn the_reference_has_the_defaults_that_are_used() {
     let memory = &plain.resources.limits.as_ref().unwrap()["memory"].0;
     assert!(reference.contains(&format!("limit {memory}")), "{memory}");
 }
+
+/// Reasons of conditions in the code: the first text of a problem, and names that an enum gives itself.
+fn reasons(code: &str) -> BTreeSet<String> {
+    let literal =
+        |text: &str| text.trim_start().strip_prefix('"').and_then(|t| t.split_once('"')).map(|(l, _)| l.to_owned());
+    let camel = |text: &String| {
+        text.starts_with(|c: char| c.is_ascii_uppercase())
+            && text.chars().filter(char::is_ascii_uppercase).count() > 1
+            && text.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    let problems = code.split("Problem::new(").skip(1).filter_map(literal);
+    let named = code.split("Self::").skip(1).filter_map(|rest| {
+        let (name, after) = rest.split_once(" => ")?;
+        literal(after).filter(|l| l == name)
+    });
+    problems.chain(named).filter(camel).collect()
+}
+
+#[test]
+fn every_reason_is_in_the_runbook() {
+    let runbook = read(&repository().join("docs/src/conditions.md"));
+    let mut code = below(&repository().join("operator/src"), ".rs");
+    code.extend(below(&repository().join("worker/src"), ".rs").into_iter().filter(|path| {
+        let path = path.to_string_lossy();
+        path.contains("/src/hub") || path.contains("/src/store")
+    }));
+    let untold: Vec<String> = code
+        .iter()
+        .flat_map(|path| reasons(&read(path)))
+        .filter(|reason| !runbook.contains(&format!("`{reason}`")))
+        .collect();
+    assert!(untold.is_empty(), "docs/src/conditions.md does not say what to do about {untold:?}");
+}
+
+#[test]
+fn reasons_are_found_in_code() {
+    let code = r#"Problem::new(
+        "HubRefuses", "no"); Self::TlsFailed => "TlsFailed", Self::Other => "Another", Problem::new(reason, "x")"#;
+    assert_eq!(reasons(code).into_iter().collect::<Vec<_>>(), ["HubRefuses", "TlsFailed"]);
+}

@@ -52,38 +52,47 @@ app.kubernetes.io/component: operator
 {{- end }}
 {{- end }}
 
-{{- /* Every verb of the operator, and the only place where they are. Server-side apply needs patch and, for what is not there yet, create. */ -}}
+{{- /* Every verb of the operator, and the only place where they are. */ -}}
 {{- define "drover.rules" -}}
+# Patch sets the finalizer.
 - apiGroups: [drover.dev]
-  resources: [ingestpipelines, windowqueries]
-  verbs: [get, list, watch, patch]
+  resources: [ingestpipelines]
+  verbs: [list, watch, patch]
+- apiGroups: [drover.dev]
+  resources: [windowqueries]
+  verbs: [list, watch]
 - apiGroups: [drover.dev]
   resources: [ingestpipelines/status, windowqueries/status]
   verbs: [patch]
 # Owner references that block deletion.
 - apiGroups: [drover.dev]
-  resources: [ingestpipelines/finalizers, windowqueries/finalizers]
+  resources: [ingestpipelines/finalizers]
   verbs: [update]
 # By name, as a spec names them.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
+# Server-side apply is patch, and create for what is not there yet; update replaces what was edited by hand.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, update, delete]
 - apiGroups: [""]
-  resources: [configmaps, serviceaccounts]
-  verbs: [get, list, watch, create, patch, delete]
+  resources: [configmaps]
+  verbs: [list, watch, create, patch, update, delete]
+# These go with their owner.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [list, watch, create, patch, update]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, update]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete]
-# Why workers do not start.
+  verbs: [list, watch, create, patch, update]
+# Why workers do not start, and where they can be asked.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
