@@ -1,6 +1,7 @@
 # Both binaries, each an image of its own: docker build --target drover-operator | drover-worker
 # The same contents as e2e/images/image.sh makes without Docker. Not tried where there was no Docker.
-ARG RUST=1.95
+# The compiler is the image's: rust-toolchain.toml, kept out by .dockerignore, would have rustup download it again.
+ARG RUST=1.95.0
 FROM rust:${RUST}-bookworm AS build
 WORKDIR /src
 COPY . .

@@ -59,6 +59,10 @@ bench: ## Benchmarks, into docs/benchmarks.md (BENCH=name for one)
 crds: ## Write crds/*.yaml, and the chart's copy, from the types
 	@$(call timed,e2e/crds.sh)
 
+.PHONY: chart-readme
+chart-readme: ## Write the values of the chart into its README
+	@$(call timed,UPDATE_README=1 cargo test -q -p drover-crds --test chart the_readme)
+
 .PHONY: fmt
 fmt: ## Format the code
 	@$(call timed,cargo fmt --all)

@@ -19,5 +19,6 @@ awk '
     /^---/ { flush(); next }
     { text = text $0 "\n" }
     END { flush() }' "$all"
-mkdir -p charts/drover/crds
-cp crds/*.yaml charts/drover/crds/
+# Not the chart's own crds/: Helm installs what is there once and never updates it.
+mkdir -p charts/drover/files/crds
+cp crds/*.yaml charts/drover/files/crds/

@@ -1,0 +1,272 @@
+//! The chart: what it holds, what it renders, and that its README tells the values as they are.
+//!
+//! Rendering needs Helm in `PATH` (`make test-pure` sees to it) and no network. `make chart-readme` rewrites the values in the README.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn chart() -> PathBuf {
+    repository().join("charts/drover")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Files of a directory with that ending, by name.
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut found: Vec<PathBuf> =
+        entries.map(|e| e.unwrap().path()).filter(|p| p.to_string_lossy().ends_with(ending)).collect();
+    found.sort();
+    found
+}
+
+/// Runs Helm; `None` where there is none.
+fn helm(arguments: &[&str]) -> Option<Output> {
+    let scratch = std::env::temp_dir().join("drover-chart-test");
+    let run = Command::new("helm")
+        .args(arguments)
+        .current_dir(chart())
+        .env("HELM_CACHE_HOME", &scratch)
+        .env("HELM_CONFIG_HOME", &scratch)
+        .env("HELM_DATA_HOME", &scratch)
+        .env_remove("KUBECONFIG")
+        .output();
+    if run.is_err() {
+        eprintln!("helm is not in PATH: nothing was rendered (make test-pure builds it)");
+    }
+    run.ok()
+}
+
+fn render(values: &Path, more: &[&str]) -> Option<String> {
+    let mut arguments =
+        vec!["template", "drover", ".", "--namespace", "drover-system", "--values", values.to_str().unwrap()];
+    arguments.extend(more);
+    let output = helm(&arguments)?;
+    assert!(output.status.success(), "{}: {}", values.display(), String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+fn objects(yaml: &str) -> Vec<Value> {
+    yaml.split("\n---\n")
+        .map(|text| serde_saphyr::from_str::<Value>(text).unwrap_or_else(|e| panic!("{e}\n{text}")))
+        .filter(|object| !object.is_null())
+        .collect()
+}
+
+fn example(name: &str) -> PathBuf {
+    chart().join(format!("ci/{name}-values.yaml"))
+}
+
+/// All rules of all roles that are bound to the operator.
+fn rules(objects: &[Value]) -> Vec<Value> {
+    let bound: Vec<&Value> =
+        objects.iter().filter(|o| !o["roleRef"].is_null()).map(|o| &o["roleRef"]["name"]).collect();
+    objects
+        .iter()
+        .filter(|o| o["rules"].is_array() && bound.contains(&&o["metadata"]["name"]))
+        .flat_map(|o| o["rules"].as_array().unwrap().clone())
+        .collect()
+}
+
+#[test]
+fn the_chart_holds_the_crds_of_the_repository() {
+    let ours = files(&repository().join("crds"), ".yaml");
+    let held = files(&chart().join("files/crds"), ".yaml");
+    let names = |paths: &[PathBuf]| paths.iter().map(|p| p.file_name().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&ours), names(&held), "make crds");
+    assert_eq!(ours.len(), 2, "one file a kind");
+    for (our, copy) in ours.iter().zip(&held) {
+        assert!(read(our) == read(copy), "{} differs from {}: make crds", copy.display(), our.display());
+    }
+    assert!(!chart().join("crds").exists(), "Helm installs charts/drover/crds once and never updates it");
+}
+
+#[test]
+fn the_chart_has_the_version_of_the_workspace() {
+    let chart: Value = serde_saphyr::from_str(&read(&chart().join("Chart.yaml"))).unwrap();
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn lint_finds_nothing() {
+    for values in files(&chart().join("ci"), "-values.yaml") {
+        let Some(output) = helm(&["lint", "--strict", ".", "--values", values.to_str().unwrap()]) else { return };
+        assert!(output.status.success(), "{}: {}", values.display(), String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn examples_render_as_before() {
+    for values in files(&chart().join("ci"), "-values.yaml") {
+        let name = values.file_name().unwrap().to_string_lossy().replace("-values.yaml", "");
+        let Some(text) = render(&values, &["--set", "crds.install=false"]) else { return };
+        insta::assert_snapshot!(name, text);
+    }
+}
+
+#[test]
+fn crds_are_rendered_as_they_are_and_kept() {
+    let Some(text) = render(&example("minimal"), &["--show-only", "templates/crds.yaml"]) else { return };
+    let rendered = objects(&text);
+    let ours: Vec<Value> =
+        files(&chart().join("files/crds"), ".yaml").iter().map(|p| serde_saphyr::from_str(&read(p)).unwrap()).collect();
+    assert_eq!(rendered.len(), ours.len());
+    for (theirs, our) in rendered.iter().zip(&ours) {
+        assert_eq!(theirs["metadata"]["name"], our["metadata"]["name"]);
+        assert_eq!(theirs["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+        assert_eq!(plain(&theirs["spec"]), plain(&our["spec"]), "{}", our["metadata"]["name"]);
+    }
+}
+
+/// Numbers without their kind: YAML on its way through Helm turns 1.0 into 1.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Number(n) => Value::from(n.as_f64()),
+        Value::Array(list) => list.iter().map(plain).collect(),
+        Value::Object(map) => Value::Object(map.iter().map(|(k, v)| (k.clone(), plain(v))).collect()),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn a_missing_registry_is_named_with_what_to_set() {
+    let Some(output) = helm(&["template", "drover", "."]) else { return };
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(error.contains("--set image.registry=REGISTRY"), "{error}");
+}
+
+#[test]
+fn values_that_mean_nothing_are_refused() {
+    let bad = [
+        ("crd.install=true", "crd"),
+        ("image.repository=x", "repository"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("image.digests.operator=sha256:12", "operator"),
+        ("image.registry=https://registry.example", "registry"),
+        ("log.format=xml", "format"),
+        ("service.port=0", "port"),
+        ("watchNamespaces={Iot}", "watchNamespaces"),
+        ("resources.request.cpu=1", "request"),
+        ("serviceAccount.annotations.a=1", "annotations"),
+        ("networkPolicy.egressPorts={https}", "egressPorts"),
+        ("replicas=2", "replicas"),
+    ];
+    for (value, field) in bad {
+        let Some(output) = helm(&["template", "drover", ".", "--set", "image.registry=r.example", "--set", value])
+        else {
+            return;
+        };
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{value} is accepted");
+        assert!(error.contains(field), "{value}: {error}");
+    }
+}
+
+#[test]
+fn the_operator_reads_secrets_by_name_only() {
+    for name in ["minimal", "namespaced"] {
+        let Some(text) = render(&example(name), &[]) else { return };
+        let rules = rules(&objects(&text));
+        let secrets: Vec<&Value> =
+            rules.iter().filter(|r| r["resources"].as_array().unwrap().contains(&Value::from("secrets"))).collect();
+        assert!(!secrets.is_empty(), "{name}: {rules:?}");
+        for rule in secrets {
+            assert_eq!(rule["verbs"], serde_json::json!(["get"]));
+            assert_eq!(rule["resources"], serde_json::json!(["secrets"]));
+        }
+        for rule in &rules {
+            for part in ["apiGroups", "resources", "verbs"] {
+                assert!(!rule[part].as_array().unwrap().contains(&Value::from("*")), "{rule}");
+            }
+        }
+    }
+}
+
+#[test]
+fn namespaces_that_are_named_are_all_the_operator_gets() {
+    let Some(text) = render(&example("namespaced"), &[]) else { return };
+    let objects = objects(&text);
+    assert!(objects.iter().all(|o| !o["kind"].as_str().unwrap().starts_with("Cluster")), "{text}");
+    let namespaces: Vec<&Value> =
+        objects.iter().filter(|o| o["kind"] == "Role").map(|o| &o["metadata"]["namespace"]).collect();
+    assert_eq!(namespaces, ["iot", "billing"]);
+    assert!(text.contains("value: \"iot,billing\""), "{text}");
+}
+
+#[test]
+fn the_operator_runs_under_pod_security_restricted() {
+    let Some(text) = render(&example("minimal"), &[]) else { return };
+    let objects = objects(&text);
+    let deployment = objects.iter().find(|o| o["kind"] == "Deployment").unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["runAsUser"], 65532);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert!(pod["volumes"].is_null() && pod["hostNetwork"].is_null());
+    for container in pod["containers"].as_array().unwrap() {
+        let context = &container["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
+    }
+    assert_eq!(deployment["spec"]["strategy"]["type"], "Recreate");
+}
+
+#[test]
+fn the_readme_tells_every_value() {
+    let path = chart().join("README.md");
+    let readme = read(&path);
+    let (before, rest) = readme.split_once("<!-- values -->\n").expect("the readme marks where the values are");
+    let (_, after) = rest.split_once("<!-- /values -->").expect("the readme marks where the values end");
+    let wanted =
+        format!("{before}<!-- values -->\n{}<!-- /values -->{after}", table(&read(&chart().join("values.yaml"))));
+    if std::env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, &wanted).unwrap();
+        return;
+    }
+    assert!(readme == wanted, "{} does not tell the values as they are: make chart-readme", path.display());
+}
+
+/// The values as a table: a row for each key with a comment above it.
+fn table(yaml: &str) -> String {
+    let values: Value = serde_saphyr::from_str(yaml).unwrap();
+    let mut rows = "| value | default | what |\n| --- | --- | --- |\n".to_owned();
+    let (mut comment, mut path, mut told) = (Vec::new(), Vec::<&str>::new(), None::<usize>);
+    for line in yaml.lines() {
+        let text = line.trim_start();
+        let depth = (line.len() - text.len()) / 2;
+        if let Some(words) = text.strip_prefix("# ") {
+            comment.push(words);
+            continue;
+        }
+        let Some((key, value)) = text.split_once(':') else {
+            comment.clear();
+            continue;
+        };
+        path.truncate(depth);
+        path.push(key);
+        told = told.filter(|of| depth > *of);
+        if !comment.is_empty() {
+            let default = path.iter().fold(&values, |value, key| &value[*key]);
+            writeln!(rows, "| `{}` | `{default}` | {} |", path.join("."), comment.join(" ")).unwrap();
+            told = Some(depth);
+        }
+        assert!(told.is_some() || value.is_empty(), "values.yaml: {} has no comment above it", path.join("."));
+        comment.clear();
+    }
+    rows
+}
