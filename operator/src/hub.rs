@@ -6,5 +6,5 @@ mod remove;
 mod topology;
 
 pub use pool::{Hub, Hubs};
-pub(crate) use remove::{Emptied, delete_all, delete_when_empty, sources_empty, unbind};
-pub(crate) use topology::Topology;
+pub use remove::{Emptied, delete_all, delete_when_empty, sources_empty, unbind};
+pub use topology::{Arg, Bind, Queue, Topology};

@@ -1,7 +1,7 @@
 //! Declares a topology. Declaring what is there already, with the same arguments, changes nothing and is how AMQP lets one see
 //! that it is as it should be.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::time::Instant;
 
 use lapin::{
     Channel, ErrorKind, ExchangeKind,
@@ -27,15 +27,15 @@ impl Hub {
     ///
     /// # Errors
     /// The first thing that is not as it should be and cannot be made so.
-    pub(crate) async fn ensure(&self, topology: &Topology, now: Instant) -> Result<u32, Problem> {
-        let mut channel = self.channel(now).await?;
+    pub async fn ensure(&self, topology: &Topology, now: Instant) -> Result<u32, Problem> {
+        let channel = self.channel(now).await?;
         exchange(&channel, &topology.exchange).await?;
         for name in &topology.adopted {
             passive(&channel, name).await?;
         }
         let mut dead = 0;
         for queue in &topology.queues {
-            let count = self.declare(&mut channel, queue, now).await?;
+            let count = declare(&channel, queue).await?;
             if queue.name == topology.dead {
                 dead = count;
             }
@@ -47,39 +47,16 @@ impl Hub {
         let _ = channel.close(200, "done".into()).await;
         Ok(dead)
     }
+}
 
-    /// Tries the lists of arguments, that which did last time first; a refusal ends the channel.
-    async fn declare(&self, channel: &mut Channel, queue: &Queue, now: Instant) -> Result<u32, Problem> {
-        let first = self.variant.load(Ordering::Relaxed);
-        let mut refused = None;
-        for index in [first, 1 - first] {
-            let Some(arguments) = queue.arguments.get(index.min(queue.arguments.len() - 1)) else { continue };
-            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-            match channel.queue_declare(queue.name.as_str().into(), options, table(arguments)).await {
-                Ok(declared) => {
-                    if queue.arguments.len() > 1 {
-                        self.variant.store(index, Ordering::Relaxed);
-                    }
-                    return Ok(declared.message_count());
-                }
-                Err(error) => {
-                    let (code, text) = reply(&error).ok_or_else(|| lost(&error))?;
-                    if code != PRECONDITION_FAILED {
-                        return Err(denied(code, &text, &format!("declare queue {}", queue.name)));
-                    }
-                    // Of two refusals, the one about a value that differs says more than that about an unknown argument.
-                    if refused.is_none() || text.contains("inequivalent") {
-                        refused = Some(differs(&queue.name, &text));
-                    }
-                    *channel = self.channel(now).await?;
-                }
-            }
-            if queue.arguments.len() == 1 {
-                break;
-            }
-        }
-        Err(refused.unwrap_or_else(|| Problem::new("QueueArgumentsDiffer", format!("queue {}", queue.name))))
-    }
+async fn declare(channel: &Channel, queue: &Queue) -> Result<u32, Problem> {
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(queue.name.as_str().into(), options, table(&queue.arguments)).await;
+    declared.map(|q| q.message_count()).map_err(|e| match reply(&e) {
+        None => lost(&e),
+        Some((PRECONDITION_FAILED, text)) => differs(&queue.name, &text),
+        Some((code, text)) => denied(code, &text, &format!("declare queue {}", queue.name)),
+    })
 }
 
 async fn exchange(channel: &Channel, name: &str) -> Result<(), Problem> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,8 +28,6 @@ pub struct Hub {
     address: HubAddress,
     state: tokio::sync::Mutex<State>,
     used: Mutex<Instant>,
-    /// Which of a queue's lists of arguments this hub takes: it depends on its version.
-    pub(super) variant: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -40,17 +38,12 @@ struct State {
 
 impl Hubs {
     /// The hub at an address. The same address is the same hub.
-    pub(crate) fn at(&self, address: &HubAddress, now: Instant) -> Arc<Hub> {
+    pub fn at(&self, address: &HubAddress, now: Instant) -> Arc<Hub> {
         let key = format!("{} {:?} {:?}", address.uri, address.tls.ca, address.tls.cert);
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.retain(|_, hub| Arc::strong_count(hub) > 1 || now.duration_since(*hub.used()) < IDLE);
         let hub = hubs.entry(key).or_insert_with(|| {
-            Arc::new(Hub {
-                address: address.clone(),
-                state: tokio::sync::Mutex::default(),
-                used: Mutex::new(now),
-                variant: AtomicUsize::new(0),
-            })
+            Arc::new(Hub { address: address.clone(), state: tokio::sync::Mutex::default(), used: Mutex::new(now) })
         });
         *hub.used() = now;
         Arc::clone(hub)

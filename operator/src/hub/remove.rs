@@ -15,7 +15,7 @@ use crate::problem::Problem;
 
 /// What a look at a queue that is to go has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Emptied {
+pub enum Emptied {
     /// It is gone, or was not there.
     Gone,
     /// Messages are in it, or may be.
@@ -23,7 +23,10 @@ pub(crate) enum Emptied {
 }
 
 /// Takes away what brings new messages.
-pub(crate) async fn unbind(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
+///
+/// # Errors
+/// If the hub does not answer.
+pub async fn unbind(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
     for b in topology.bindings.iter().filter(|b| b.exchange != topology.exchange) {
         let channel = hub.channel(now).await?;
         let (queue, exchange, key) = (b.queue.as_str(), b.exchange.as_str(), b.routing_key.as_str());
@@ -38,7 +41,10 @@ pub(crate) async fn unbind(hub: &Hub, topology: &Topology, now: Instant) -> Resu
 }
 
 /// True if no message waits in the sources. What workers hold is not counted.
-pub(crate) async fn sources_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<bool, Problem> {
+///
+/// # Errors
+/// If the hub does not answer.
+pub async fn sources_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<bool, Problem> {
     for queue in topology.queues.iter().filter(|q| q.name != topology.dead) {
         if !empty(hub, &queue.name, now).await? {
             return Ok(false);
@@ -49,7 +55,10 @@ pub(crate) async fn sources_empty(hub: &Hub, topology: &Topology, now: Instant) 
 
 /// Deletes the sources if they are empty, then the dead-letter queue if it is too, and then the exchange. A dead-letter queue with
 /// messages stays, with its exchange.
-pub(crate) async fn delete_when_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<Emptied, Problem> {
+///
+/// # Errors
+/// If the hub does not answer.
+pub async fn delete_when_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<Emptied, Problem> {
     if !sources_empty(hub, topology, now).await? {
         return Ok(Emptied::NotYet);
     }
@@ -64,7 +73,10 @@ pub(crate) async fn delete_when_empty(hub: &Hub, topology: &Topology, now: Insta
 }
 
 /// Deletes queues with what is in them, and the exchange. Adopted queues stay.
-pub(crate) async fn delete_all(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
+///
+/// # Errors
+/// If the hub does not answer.
+pub async fn delete_all(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
     for queue in &topology.queues {
         delete(hub, &queue.name, now).await?;
     }

@@ -7,12 +7,13 @@ use drover_crds::resolved::Pipeline;
 /// Deliveries after which the broker itself dead-letters a message: a backstop, far above what lost workers and restarts cost an
 /// innocent one.
 const DELIVERY_LIMIT: i64 = 1_000;
-/// No delivery limit, in the words of RabbitMQ 4: there each look at a queue counts, and 20 is the default.
-const UNLIMITED: i64 = -1;
+/// As good as none. Where none is given, RabbitMQ 4 takes 20, and there each look at a queue counts. The -1 that it knows for
+/// none drops a message at its second look on 3.10, which takes it for a limit.
+const UNLIMITED: i64 = 1_000_000_000;
 
 /// An exchange, queues and bindings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Topology {
+pub struct Topology {
     /// The pipeline's own direct exchange.
     pub exchange: String,
     /// Queues to declare.
@@ -27,16 +28,16 @@ pub(crate) struct Topology {
 
 /// A durable quorum queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Queue {
+pub struct Queue {
     /// Its name.
     pub name: String,
-    /// Its arguments. Where there are several lists, the hub takes the first that it knows.
-    pub arguments: Vec<Vec<(&'static str, Arg)>>,
+    /// Its arguments.
+    pub arguments: Vec<(&'static str, Arg)>,
 }
 
 /// A value of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Arg {
+pub enum Arg {
     /// Text.
     Text(String),
     /// A number.
@@ -45,7 +46,7 @@ pub(crate) enum Arg {
 
 /// A binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bind {
+pub struct Bind {
     /// To which queue.
     pub queue: String,
     /// From which exchange.
@@ -56,7 +57,8 @@ pub(crate) struct Bind {
 
 impl Topology {
     /// What a pipeline needs.
-    pub(crate) fn of(pipeline: &Pipeline) -> Self {
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
         let exchange = pipeline.exchange();
         let bind = |queue: &str, exchange: &str, routing_key: &str| Bind {
             queue: queue.to_owned(),
@@ -91,18 +93,17 @@ fn source(pipeline: &Pipeline, exchange: &str) -> Queue {
         ("x-overflow", text("reject-publish")),
         ("x-delivery-limit", Arg::Number(DELIVERY_LIMIT)),
     ];
-    Queue { name: pipeline.queue.clone(), arguments: vec![arguments] }
+    Queue { name: pipeline.queue.clone(), arguments }
 }
 
 /// Refuses when full, so that the source stops rather than loses; a look at it costs nothing.
 fn dead_letters(pipeline: &Pipeline) -> Queue {
-    let older = vec![
+    let arguments = vec![
         ("x-queue-type", text("quorum")),
         ("x-overflow", text("reject-publish")),
         ("x-max-length", Arg::Number(i64::from(pipeline.max_dead_letters))),
         ("x-message-ttl", Arg::Number(i64::from(pipeline.retention_seconds) * 1_000)),
+        ("x-delivery-limit", Arg::Number(UNLIMITED)),
     ];
-    let mut newer = older.clone();
-    newer.push(("x-delivery-limit", Arg::Number(UNLIMITED)));
-    Queue { name: pipeline.dead_letter_queue.clone(), arguments: vec![newer, older] }
+    Queue { name: pipeline.dead_letter_queue.clone(), arguments }
 }

@@ -1,0 +1,185 @@
+//! Topologies against a real hub: `DROVER_TEST_HUB_URI` and `DROVER_TEST_CA` name it.
+
+use std::{sync::Arc, time::Instant};
+
+use drover_crds::{api::IngestPipelineSpec, resolved::Pipeline};
+use drover_operator::hub::{Emptied, Hub, Hubs, Topology, delete_all, delete_when_empty, sources_empty, unbind};
+use drover_worker::{hub::HubAddress, tls::Material};
+use lapin::{
+    BasicProperties, Channel,
+    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use serde_json::{Value, json};
+
+fn address(uri: &str) -> HubAddress {
+    let variable =
+        |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is missing: run these tests by make test-hub"));
+    let ca = std::fs::read_to_string(variable("DROVER_TEST_CA")).unwrap();
+    HubAddress { uri: variable(uri), tls: Material { ca: Some(ca), ..Material::default() } }
+}
+
+#[expect(clippy::disallowed_methods, reason = "time enters the test here")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+struct Test {
+    hub: Arc<Hub>,
+    channel: Channel,
+    queue: String,
+}
+
+impl Test {
+    async fn new(name: &str) -> Self {
+        let hub = Hubs::default().at(&address("DROVER_TEST_HUB_URI"), now());
+        let channel = hub.channel(now()).await.unwrap();
+        let test = Self { hub, channel, queue: format!("operator-test-{name}-{}", std::process::id()) };
+        test.clear().await;
+        test
+    }
+
+    fn topology(&self, change: impl FnOnce(&mut Value)) -> Topology {
+        let mut spec = json!({
+            "hub": {"secretRef": {"name": "hub"}},
+            "source": {"queue": self.queue, "bindings": [{"exchange": "amq.topic", "routingKey": format!("{}.#", self.queue)}]},
+            "sink": {"discard": {}},
+        });
+        change(&mut spec);
+        let spec: IngestPipelineSpec = serde_json::from_value(spec).unwrap();
+        Topology::of(&Pipeline::resolve(&spec).unwrap())
+    }
+
+    async fn ensure(&self, topology: &Topology) -> Result<u32, String> {
+        self.hub.ensure(topology, now()).await.map_err(|p| format!("{}: {}", p.reason, p.message))
+    }
+
+    async fn refused(&self, topology: &Topology) -> String {
+        self.ensure(topology).await.expect_err("the hub must refuse this")
+    }
+
+    async fn publish(&self, routing_key: &str) {
+        self.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let (exchange, properties) = ("amq.topic".into(), BasicProperties::default());
+        let sent = self.channel.basic_publish(exchange, routing_key.into(), options, b"x", properties);
+        let confirmation = sent.await.unwrap().await.unwrap();
+        assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the message was not routed");
+    }
+
+    async fn clear(&self) {
+        delete_all(&self.hub, &self.topology(|_| {}), now()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn declaring_twice_is_as_good_as_once_and_repairs_what_is_missing() {
+    let test = Test::new("twice").await;
+    let topology = test.topology(|_| {});
+    for _ in 0..2 {
+        assert_eq!(test.ensure(&topology).await, Ok(0));
+    }
+    test.publish(&format!("{}.1", test.queue)).await;
+    delete_all(&test.hub, &topology, now()).await.unwrap();
+    assert_eq!(test.ensure(&topology).await, Ok(0));
+    test.publish(&format!("{}.1", test.queue)).await;
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_told_and_left_as_it_is() {
+    let test = Test::new("other").await;
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    test.channel.queue_declare(test.queue.as_str().into(), options, FieldTable::default()).await.unwrap();
+    let told = test.refused(&test.topology(|_| {})).await;
+    assert!(told.starts_with("QueueArgumentsDiffer: ") && told.contains(&test.queue), "{told}");
+    let adopted = test.topology(|s| s["source"] = json!({"queue": s["source"]["queue"], "adopt": true}));
+    assert_eq!(test.ensure(&adopted).await, Ok(0));
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn limits_of_dead_letters_cannot_be_edited_and_that_is_told() {
+    let test = Test::new("limits").await;
+    test.ensure(&test.topology(|_| {})).await.unwrap();
+    for (field, value) in [("retentionSeconds", 60), ("maxMessages", 7)] {
+        let told = test.refused(&test.topology(|s| s["deadLetter"] = json!({field: value}))).await;
+        assert!(told.starts_with("NeedsManagementApi: "), "{told}");
+    }
+    assert_eq!(test.ensure(&test.topology(|_| {})).await, Ok(0), "put back, it is well again");
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn looking_at_a_dead_letter_leaves_it_where_it_is() {
+    let test = Test::new("look").await;
+    let topology = test.topology(|_| {});
+    test.ensure(&topology).await.unwrap();
+    let bind = lapin::options::QueueBindOptions::default();
+    let key = format!("{}.dead", test.queue);
+    let (queue, exchange) = (topology.dead.as_str().into(), "amq.topic".into());
+    test.channel.queue_bind(queue, exchange, key.as_str().into(), bind, FieldTable::default()).await.unwrap();
+    test.publish(&key).await;
+    for look in 0..30 {
+        let options = lapin::options::BasicGetOptions { no_ack: false };
+        let got = test.channel.basic_get(topology.dead.as_str().into(), options).await.unwrap();
+        let message = got.unwrap_or_else(|| panic!("gone after {look} looks"));
+        let requeue = lapin::options::BasicNackOptions { requeue: true, ..Default::default() };
+        message.acker.nack(requeue).await.unwrap();
+    }
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn what_must_exist_and_does_not_is_named() {
+    let test = Test::new("missing").await;
+    let told =
+        test.refused(&test.topology(|s| s["source"]["bindings"][0]["exchange"] = json!("no-such-exchange"))).await;
+    assert!(told.starts_with("ExchangeMissing: ") && told.contains("no-such-exchange"), "{told}");
+    test.clear().await;
+    let told =
+        test.refused(&test.topology(|s| s["source"] = json!({"queue": s["source"]["queue"], "adopt": true}))).await;
+    assert!(told.starts_with("QueueMissing: ") && told.contains(&test.queue), "{told}");
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn an_exchange_of_another_kind_is_told() {
+    let test = Test::new("exchange").await;
+    let topology = test.topology(|_| {});
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let name = topology.exchange.as_str().into();
+    test.channel.exchange_declare(name, lapin::ExchangeKind::Fanout, options, FieldTable::default()).await.unwrap();
+    let told = test.refused(&topology).await;
+    assert!(told.starts_with("ExchangeDiffers: "), "{told}");
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn a_queue_with_a_message_is_not_deleted_until_it_is_empty() {
+    let test = Test::new("drain").await;
+    let topology = test.topology(|_| {});
+    test.ensure(&topology).await.unwrap();
+    test.publish(&format!("{}.1", test.queue)).await;
+    unbind(&test.hub, &topology, now()).await.unwrap();
+    unbind(&test.hub, &topology, now()).await.unwrap();
+    assert!(!sources_empty(&test.hub, &topology, now()).await.unwrap());
+    assert_eq!(delete_when_empty(&test.hub, &topology, now()).await.unwrap(), Emptied::NotYet);
+    test.channel.queue_purge(test.queue.as_str().into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
+    assert_eq!(delete_when_empty(&test.hub, &topology, now()).await.unwrap(), Emptied::Gone);
+    assert_eq!(delete_when_empty(&test.hub, &topology, now()).await.unwrap(), Emptied::Gone, "a second time too");
+}
+
+#[tokio::test]
+async fn certificates_that_do_not_fit_are_three_reasons() {
+    let mut other = address("DROVER_TEST_HUB_URI");
+    other.tls.ca = Some(std::fs::read_to_string(std::env::var("DROVER_TEST_OTHER_CA").unwrap()).unwrap());
+    for (address, reason) in [
+        (other, "CertificateUnknownAuthority"),
+        (address("DROVER_TEST_HUB_WRONGNAME_URI"), "CertificateWrongName"),
+        (address("DROVER_TEST_HUB_EXPIRED_URI"), "CertificateExpired"),
+    ] {
+        let problem = Hubs::default().at(&address, now()).channel(now()).await.unwrap_err();
+        assert_eq!(problem.reason, reason, "{}", problem.message);
+    }
+}
