@@ -52,8 +52,8 @@ test-cluster: ## End-to-end tests on the cluster
 	@e2e/test.sh cluster
 
 .PHONY: bench
-bench: ## Benchmarks, into docs/benchmarks.md (BENCH=name for one)
-	@e2e/bench.sh $(BENCH)
+bench: ## Benchmarks, into docs/benchmarks.md (BENCH="name" for one)
+	@e2e/bench.sh $(if $(BENCH),"$(BENCH)")
 
 .PHONY: crds
 crds: ## Write crds/*.yaml, and the chart's copy, from the types

@@ -26,5 +26,6 @@ if [ -z "$started" ] && [ ! -e "$RUN/test/env" ]; then started=services; fi
 # shellcheck source=/dev/null
 . "$RUN/images.env"
 start=$EPOCHREALTIME
-cargo run --release -p drover-e2e --bin drover-bench -- "$@"
+# What measures is not what is measured: that is built for release.
+cargo run -q -p drover-e2e --bin drover-bench -- "$@"
 say "bench: $(seconds_since "$start") s"

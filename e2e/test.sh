@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the suites named, in this order: lint pure hub cluster. The last line is the count over all of them.
 #   FULL=1  the slow tests too        KEEP=1  leave up what this run started
+#   DROVER_E2E_THREADS=4  tests on the cluster at a time      DROVER_E2E_KEEP=1  a failed one leaves its namespace
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
@@ -95,8 +96,10 @@ cluster() {
     local tests
     tests=$(selected cluster)
     [ -n "$tests" ] || { say "no tests on the cluster"; return; }
+    # The whole workspace, so that what the other suites compiled is used. Most of a test's time is waiting for pods: more of
+    # them run side by side than there are cores, and no more than a node of 60 pods has room for.
     # shellcheck disable=SC2086 # words on purpose
-    cargo test -p drover-e2e --no-fail-fast $tests -- "${slow[@]}"
+    cargo test --workspace --no-fail-fast $tests -- --test-threads="${DROVER_E2E_THREADS:-4}" "${slow[@]}"
 }
 
 # Hub and store of the tests, in the node's network; what is up already is used, and stays.
@@ -113,7 +116,8 @@ surroundings() {
     else
         local name
         "$REPO/e2e/cluster/up.sh" 9>&-
-        for name in DROVER_TEST_HUB_URI DROVER_TEST_STORE_URI DROVER_TEST_STORE_WORKER_URI DROVER_TEST_CA; do
+        for name in DROVER_TEST_HUB_URI DROVER_TEST_HUB_MANAGEMENT_URI DROVER_TEST_STORE_URI DROVER_TEST_STORE_WORKER_URI \
+            DROVER_TEST_STORE_ADMIN_URI DROVER_TEST_CA; do
             [ -n "${!name:-}" ] || die "$name is missing: with a cluster of your own, name a hub and a store for the tests"
         done
         export KUBECONFIG=$NODE/kubeconfig

@@ -1,0 +1,116 @@
+//! Benchmarks: which there are, how each is run, and where its figures go.
+
+pub mod footprint;
+pub mod pod_start;
+pub mod report;
+pub mod worker;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// A benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bench {
+    /// Messages of a queue into PostgreSQL, against a bare loop that does the same.
+    Drain,
+    /// JSON events decoded and counted in windows.
+    DecodeAndWindow,
+    /// From a pod's creation to its consumer.
+    PodStart,
+    /// Memory and images.
+    Footprint,
+}
+
+impl Bench {
+    /// All of them, in the order of the report.
+    pub const ALL: [Self; 4] = [Self::Drain, Self::DecodeAndWindow, Self::PodStart, Self::Footprint];
+
+    /// Its name, as on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::DecodeAndWindow => "decode and window",
+            Self::PodStart => "pod start",
+            Self::Footprint => "footprint",
+        }
+    }
+
+    /// The benchmark of that name.
+    pub fn named(name: &str) -> Result<Self> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|bench| bench.name() == name);
+        found.with_context(|| format!("there is no benchmark {name:?}; there are: {}", names()))
+    }
+
+    /// Runs it.
+    pub async fn run(self) -> Result<Outcome> {
+        match self {
+            Self::Drain => worker::run("drain").await,
+            Self::DecodeAndWindow => worker::run("decode_and_window").await,
+            Self::PodStart => pod_start::run().await,
+            Self::Footprint => footprint::run().await,
+        }
+    }
+}
+
+/// What a benchmark found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Its name.
+    pub bench: String,
+    /// Its figures.
+    pub rows: Vec<Figure>,
+    /// What else it measured.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One figure, beside what it is held against.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What was measured.
+    pub what: String,
+    /// The same done by the least that can do it, in the same run.
+    #[serde(default)]
+    pub floor: Option<f64>,
+    /// The same done by another product, in the same run.
+    #[serde(default)]
+    pub peer: Option<f64>,
+    /// Ours.
+    pub ours: f64,
+    /// Of all three.
+    pub unit: String,
+    /// What ours should be.
+    #[serde(default)]
+    pub aim: String,
+    /// It is.
+    pub met: bool,
+}
+
+/// The value in the middle; the lower one of an even number. Zero of none.
+#[must_use]
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bench_is_found_by_its_name() {
+        for bench in Bench::ALL {
+            assert_eq!(Bench::named(bench.name()).unwrap(), bench);
+        }
+        assert!(Bench::named("speed").unwrap_err().to_string().contains("decode and window"));
+    }
+
+    #[test]
+    fn the_median_is_a_value_that_was_seen() {
+        assert!((median(&mut [3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!((median(&mut [4.0, 1.0, 3.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!(median(&mut []).abs() < f64::EPSILON);
+    }
+}

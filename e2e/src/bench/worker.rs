@@ -1,0 +1,20 @@
+//! Benchmarks of the worker's own: Cargo runs them, and their last line is JSON.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::process::Command;
+
+use super::Outcome;
+use crate::shell::repository;
+
+/// Runs a bench target of the worker; what it tells on the way is shown.
+pub async fn run(target: &str) -> Result<Outcome> {
+    let mut command = Command::new("cargo");
+    command.args(["bench", "-p", "drover-worker", "--bench", target]).current_dir(repository());
+    let output = command.stderr(Stdio::inherit()).output().await.context("cargo cannot be started")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "cargo bench --bench {target} failed:\n{text}");
+    let last = text.lines().rfind(|line| !line.trim().is_empty()).context("it printed nothing")?;
+    serde_json::from_str(last).with_context(|| format!("its last line is no outcome: {last}"))
+}

@@ -1,2 +1,0 @@
-//! End-to-end tests: nothing to run yet.
-fn main() {}

@@ -1,0 +1,146 @@
+//! A database for one test, with an owner for its tables and a role for workers.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::Mutex;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use url::Url;
+
+use crate::surroundings::surroundings;
+
+/// A role's connection to a database; made again when it was lost.
+#[derive(Debug)]
+pub struct Session {
+    uri: Url,
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+impl Session {
+    fn new(uri: Url) -> Self {
+        Self { uri, client: Mutex::default() }
+    }
+
+    async fn client(&self) -> Result<Arc<Client>> {
+        let mut kept = self.client.lock().await;
+        if let Some(client) = kept.as_ref().filter(|client| !client.is_closed()) {
+            return Ok(Arc::clone(client));
+        }
+        let (client, connection) =
+            tokio_postgres::connect(self.uri.as_str(), tls()?).await.context("no connection to the store")?;
+        // Its end shows in the client.
+        tokio::spawn(connection);
+        let client = Arc::new(client);
+        *kept = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Runs statements.
+    pub async fn run(&self, statements: &str) -> Result<()> {
+        self.client().await?.batch_execute(statements).await.with_context(|| statements.to_owned())
+    }
+
+    /// Rows of a query.
+    pub async fn rows(&self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        self.client().await?.query(query, parameters).await.with_context(|| query.to_owned())
+    }
+
+    /// The one number that a query answers.
+    pub async fn number(&self, query: &str) -> Result<i64> {
+        self.client().await?.query_one(query, &[]).await?.try_get(0).with_context(|| query.to_owned())
+    }
+}
+
+fn tls() -> Result<MakeRustlsConnect> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(surroundings()?.ca.as_bytes()) {
+        roots.add(certificate.context("the authority's certificate cannot be read")?)?;
+    }
+    Ok(MakeRustlsConnect::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    /// Name of the database.
+    pub name: String,
+    /// Name of the workers' role.
+    pub worker: String,
+    /// Where it is, with the workers' role and its password.
+    pub uri: Url,
+    /// The server's administrator, in this database.
+    pub admin: Session,
+    /// The role that owns the tables.
+    pub owner: Session,
+}
+
+impl Store {
+    /// Makes the database and its two roles.
+    pub async fn create(name: &str, password: &str) -> Result<Self> {
+        let name = name.replace('-', "_");
+        let (owner, worker) = (format!("{name}_owner"), format!("{name}_worker"));
+        let server = &surroundings()?.store;
+        let admin = Session::new(server.clone());
+        for role in [&owner, &worker] {
+            admin.run(&format!("create role {role} login password '{password}'")).await?;
+        }
+        admin.run(&format!("create database {name} owner {owner}")).await?;
+        let login = |role: &str| -> Result<Url> {
+            let mut uri = server.clone();
+            uri.set_path(&name);
+            let taken = uri.set_username(role).is_ok() && uri.set_password(Some(password)).is_ok();
+            ensure!(taken, "the store's address takes no user");
+            Ok(uri)
+        };
+        let mut here = server.clone();
+        here.set_path(&name);
+        Ok(Self { uri: login(&worker)?, admin: Session::new(here), owner: Session::new(login(&owner)?), name, worker })
+    }
+
+    /// Makes a table as its owner, and lets the workers' role write rows and nothing else.
+    pub async fn table(&self, name: &str, columns: &str) -> Result<()> {
+        self.owner.run(&format!("create table {name} ({columns})")).await?;
+        self.grant(name).await
+    }
+
+    /// Lets the workers' role write rows of a table.
+    pub async fn grant(&self, table: &str) -> Result<()> {
+        self.owner.run(&format!("grant select, insert, update on {table} to {}", self.worker)).await
+    }
+
+    /// Ends the workers' connections, as a failover would.
+    pub async fn disconnect_workers(&self) -> Result<()> {
+        let query = "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1";
+        self.admin.rows(query, &[&self.worker]).await.map(drop)
+    }
+
+    /// The workers' connections.
+    pub async fn worker_connections(&self) -> Result<i64> {
+        let query = format!("select count(*) from pg_stat_activity where usename = '{}'", self.worker);
+        self.admin.number(&query).await
+    }
+
+    /// Removes the database and its roles. What is gone already is no failure.
+    pub async fn remove(&self) -> Result<()> {
+        remove(&self.name).await
+    }
+}
+
+/// Names of the databases that begin so.
+pub async fn databases(prefix: &str) -> Result<Vec<String>> {
+    let admin = Session::new(surroundings()?.store.clone());
+    let query = "select datname::text from pg_database where starts_with(datname, $1)";
+    admin.rows(query, &[&prefix]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Removes a database and its two roles.
+pub async fn remove(name: &str) -> Result<()> {
+    let admin = Session::new(surroundings()?.store.clone());
+    admin.run(&format!("drop database if exists {name} with (force)")).await?;
+    admin.run(&format!("drop role if exists {name}_owner, {name}_worker")).await
+}

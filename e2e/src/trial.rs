@@ -1,0 +1,187 @@
+//! One test's own corner of the world: namespace, virtual host, database; all of it goes when the test ends.
+//!
+//! Tests run side by side. One that disturbs what others use (a service restarted, the operator killed) is alone meanwhile.
+
+use std::env;
+use std::fs::File;
+use std::io::Read as _;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use drover_crds::api::{IngestPipeline, WindowQuery};
+use futures::FutureExt as _;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::RwLock;
+use tokio::time::Instant;
+
+use crate::cluster::{Cluster, Kind, MANAGER};
+use crate::dump::dump;
+use crate::hub::Hub;
+use crate::operator::{self, MARK, PREFIX};
+use crate::store::Store;
+use crate::surroundings::surroundings;
+use crate::until::until;
+
+/// Held for reading by tests that run side by side, for writing by one that must be alone.
+static PEACE: RwLock<()> = RwLock::const_new(());
+
+/// Set, a test that failed leaves its namespace, virtual host and database as they are.
+const KEEP: &str = "DROVER_E2E_KEEP";
+
+/// What a test has for itself. It is also its namespace.
+#[derive(Debug)]
+pub struct Trial {
+    /// The namespace.
+    pub cluster: Cluster,
+    /// The virtual host.
+    pub hub: Hub,
+    /// The database.
+    pub store: Store,
+    /// A part of every password here; it must be nowhere but in secrets.
+    pub canary: String,
+    began: Instant,
+}
+
+impl Deref for Trial {
+    type Target = Cluster;
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+/// Runs a test in a trial of its own, beside others.
+pub async fn trial(name: &str, test: impl AsyncFnOnce(&Trial) -> Result<()>) -> Result<()> {
+    let _peace = PEACE.read().await;
+    run(name, test).await
+}
+
+/// Runs a test in a trial of its own while no other runs.
+pub async fn lone_trial(name: &str, test: impl AsyncFnOnce(&Trial) -> Result<()>) -> Result<()> {
+    let _peace = PEACE.write().await;
+    run(name, test).await
+}
+
+async fn run(name: &str, test: impl AsyncFnOnce(&Trial) -> Result<()>) -> Result<()> {
+    surroundings()?;
+    let client = Client::try_default().await.context("no cluster")?;
+    operator::installed(&client).await?;
+    let trial = Trial::create(client, name).await?;
+    let outcome = AssertUnwindSafe(async {
+        test(&trial).await?;
+        trial.no_secret_is_told().await
+    });
+    let outcome = outcome.catch_unwind().await;
+    let failed = !matches!(outcome, Ok(Ok(())));
+    if failed {
+        eprint!("{}", dump(&trial.cluster).await);
+    }
+    let removed = if failed && env::var_os(KEEP).is_some() { Ok(()) } else { trial.remove().await };
+    match outcome {
+        Ok(Ok(())) => removed,
+        Ok(error) => error,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+impl Trial {
+    /// Makes all of it, with the secrets `hub` and `warehouse`.
+    async fn create(client: Client, name: &str) -> Result<Self> {
+        let began = Instant::now();
+        let canary = token()?;
+        let name = format!("{PREFIX}{name}-{}", &token()?[..6]);
+        let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted", MARK: "true" });
+        let namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let apply = PatchParams::apply(MANAGER);
+        namespaces.patch(&name, &apply, &Patch::Apply(&namespace)).await.context("no namespace")?;
+        // What an address must have escaped is in it.
+        let password = format!("p/{canary}@%");
+        let (hub, store) = tokio::try_join!(Hub::create(&name, &password), Store::create(&name, &password))?;
+        let trial = Self { cluster: Cluster { client, namespace: name }, hub, store, canary, began };
+        trial.secret("hub", trial.hub.uri.as_str()).await?;
+        trial.secret("warehouse", trial.store.uri.as_str()).await?;
+        Ok(trial)
+    }
+
+    /// Makes or changes a secret with an address and the authority that its server is verified by.
+    pub async fn secret(&self, name: &str, uri: &str) -> Result<()> {
+        self.secret_with(name, &[("uri", uri), ("ca.crt", &surroundings()?.ca)]).await
+    }
+
+    /// Makes or changes a secret so that it has these keys and no other.
+    pub async fn secret_with(&self, name: &str, keys: &[(&str, &str)]) -> Result<()> {
+        let data = keys.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
+        let mut secret = serde_json::to_value(Secret { data: Some(data), ..Default::default() })?;
+        secret["metadata"] = json!({ "name": name });
+        self.apply::<Secret>(&secret).await?;
+        Ok(())
+    }
+
+    /// No password is in an object, an event or a log.
+    pub async fn no_secret_is_told(&self) -> Result<()> {
+        self.is_silent::<IngestPipeline>().await?;
+        self.is_silent::<WindowQuery>().await?;
+        self.is_silent::<ConfigMap>().await?;
+        self.is_silent::<Event>().await?;
+        self.is_silent::<Deployment>().await?;
+        self.is_silent::<Pod>().await?;
+        for pod in self.list::<Pod>("").await? {
+            // A pod that is about to go, or did not start, has no log.
+            let log = self.log(&pod.name_any(), false).await.unwrap_or_default();
+            ensure!(!log.contains(&self.canary), "a password is in the log of {}", pod.name_any());
+        }
+        let seconds = i64::try_from(self.began.elapsed().as_secs())? + 1;
+        let log = operator::log(&self.client, Some(seconds)).await?;
+        ensure!(!log.contains(&self.canary), "a password is in the operator's log");
+        Ok(())
+    }
+
+    async fn is_silent<K: Kind + Serialize>(&self) -> Result<()> {
+        for object in self.list::<K>("").await? {
+            let text = serde_json::to_string(&object)?;
+            ensure!(!text.contains(&self.canary), "a password is in {} {}", K::kind(&()), object.name_any());
+        }
+        Ok(())
+    }
+
+    /// Deletes the namespace and waits until it is gone.
+    pub async fn remove_namespace(&self, expected: Duration) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        match namespaces.delete(&self.namespace, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            other => drop(other?),
+        }
+        let gone = until(expected, async || match namespaces.get_opt(&self.namespace).await? {
+            None => Ok(()),
+            Some(namespace) => {
+                let conditions = namespace.status.and_then(|status| status.conditions).unwrap_or_default();
+                let told: Vec<_> =
+                    conditions.into_iter().filter(|c| c.status == "True").filter_map(|c| c.message).collect();
+                anyhow::bail!("it is still there: {}", told.join("; "))
+            }
+        });
+        gone.await.with_context(|| format!("namespace {}", self.namespace))
+    }
+
+    async fn remove(&self) -> Result<()> {
+        self.remove_namespace(Duration::from_secs(10)).await?;
+        self.hub.remove().await?;
+        self.store.remove().await
+    }
+}
+
+/// Sixteen characters that nobody else has.
+fn token() -> Result<String> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("no random numbers")?;
+    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
+}

@@ -1,0 +1,86 @@
+//! What kubectl shows.
+
+use anyhow::{Result, ensure};
+use drover_crds::api::WindowQuery;
+use drover_e2e::pipeline::{NAME, SEEN};
+use drover_e2e::shell;
+use drover_e2e::trial::trial;
+use serde_json::{Value, json};
+
+fn window_query(query: &str) -> Value {
+    json!({
+        "metadata": { "name": "counts" },
+        "spec": {
+            "hub": { "secretRef": { "name": "hub" } },
+            "input": { "stream": "telemetry.log" },
+            "query": query,
+            "store": { "postgres": { "secretRef": { "name": "warehouse" } } },
+            "sink": { "postgres": { "secretRef": { "name": "warehouse" }, "table": "counts" } },
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_window_query_is_checked_and_not_yet_run() -> Result<()> {
+    trial("window-query", async |t| {
+        let sound =
+            "SELECT System.Timestamp() AS WindowEnd, COUNT(*) AS Count FROM input GROUP BY TUMBLINGWINDOW(minute, 1)";
+        t.apply::<WindowQuery>(&window_query(sound)).await?;
+        let refused = |reason: &'static str| {
+            move |query: &WindowQuery| {
+                let status = query.status.clone().unwrap_or_default();
+                let accepted = status.conditions.iter().find(|c| c.type_ == "Accepted");
+                let found = accepted.map(|c| (c.status.as_str(), c.reason.as_str(), c.message.as_str()));
+                ensure!(status.observed_generation == query.metadata.generation, "its status is old: {found:?}");
+                ensure!(found.is_some_and(|(status, name, _)| status == "False" && name == reason), "{found:?}");
+                Ok(())
+            }
+        };
+        t.awaits::<WindowQuery>("counts", SEEN, refused("NotYetSupported")).await?;
+        t.apply::<WindowQuery>(&window_query("SELECT FROM")).await?;
+        t.awaits::<WindowQuery>("counts", SEEN, refused("InvalidQuery")).await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn kubectl_get_shows_what_matters() -> Result<()> {
+    trial("columns-shown", async |t| {
+        let pipeline = t.telemetry().await?;
+        let shown = t.kubectl(&["get", "ipl"]).await?;
+        let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+        let revision = pipeline.status.and_then(|status| status.active_revision).unwrap_or_default();
+        ensure!(lines[0] == ["NAME", "READY", "PHASE", "REPLICAS", "REVISION", "DEAD", "AGE"], "{shown}");
+        ensure!(lines[1][..6] == [NAME, "True", "Running", "1", &revision, "0"], "{shown}");
+        let all = t.kubectl(&["get", "drover"]).await?;
+        ensure!(all.contains(NAME), "the category drover does not list it: {all}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn kubectl_explain_explains_every_field() -> Result<()> {
+    trial("explain", async |_| {
+        for kind in ["ingestpipelines", "windowqueries"] {
+            let text =
+                shell::run("kubectl", &["explain", &format!("{kind}.spec"), "--api-version=drover.dev/v1alpha1"])
+                    .await?;
+            let described = !text.contains("<empty>") && !text.contains("<no description>");
+            ensure!(described && text.contains("FIELDS:"), "{kind}: {text}");
+        }
+        let paths = [
+            ("ingestpipelines.spec.source.queue", "quorum queue"),
+            ("ingestpipelines.spec.sink.postgres.orderBy", "newer or equal"),
+            ("ingestpipelines.spec.deletionPolicy", "Retain"),
+            ("ingestpipelines.status.conditions", "Ready"),
+        ];
+        for (path, words) in paths {
+            let text = shell::run("kubectl", &["explain", path, "--api-version=drover.dev/v1alpha1"]).await?;
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            ensure!(text.contains(words), "{path} does not say {words:?}: {text}");
+        }
+        Ok(())
+    })
+    .await
+}

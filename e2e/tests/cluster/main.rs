@@ -1,0 +1,21 @@
+//! What only shows on a real cluster. `make test-cluster` runs it.
+
+mod adoption;
+mod api;
+mod bad_bodies;
+mod bad_manifests;
+mod chain;
+mod deletion;
+mod drift;
+mod flow;
+mod idempotence;
+mod install;
+mod ledger;
+mod revisions;
+mod scale;
+mod security;
+mod setup_hub;
+mod setup_store;
+mod setup_tls;
+mod setup_topology;
+mod sink_faults;
