@@ -13,6 +13,7 @@ pub mod hub;
 pub mod metrics;
 pub mod names;
 pub mod pipeline;
+mod probe;
 pub mod problem;
 pub mod run;
 pub mod secrets;

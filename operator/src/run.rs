@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Objects reconciled at the same time: most of a reconcile is waiting for others.
-const CONCURRENCY: u16 = 16;
+const CONCURRENCY: u16 = 64;
 
 /// Runs the operator until it is told to stop.
 ///

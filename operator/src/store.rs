@@ -2,34 +2,39 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use drover_crds::api::PostgresSink;
 use drover_worker::store::{self, StoreAddress, table};
 
-use crate::problem::Problem;
+use crate::{probe::Probe, problem::Problem};
 
 /// A table that fits is looked at again after this long; workers tell of trouble sooner.
 const FRESH: Duration = Duration::from_mins(1);
 /// One that does not, after this long.
-const PAUSE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_secs(2);
 
-/// Of a pipeline, with its secret and sink.
-type Key = (String, String);
-/// What was seen, and when.
-type Seen = HashMap<Key, (Instant, Result<(), Problem>)>;
-
-/// What was seen lately.
+/// What was seen lately of the table of each pipeline, by its UID.
 #[derive(Debug, Default)]
 pub struct Stores {
-    seen: Mutex<Seen>,
+    seen: Mutex<HashMap<String, Look>>,
+}
+
+/// Of one pipeline: what is looked at, and what was seen. Another secret or another sink is another look.
+#[derive(Debug, Default)]
+struct Look {
+    what: String,
+    probe: Arc<Probe<Result<(), Problem>>>,
 }
 
 impl Stores {
-    /// Whether a table fits what a pipeline writes. `owner` is the pipeline, `digest` changes with the secret; both, and the sink as
-    /// written, make it another look. Workers in trouble make it a fresh one.
+    /// Whether a table fits what a pipeline writes. `digest` changes with the secret. While workers are in trouble (`doubt`) a good
+    /// answer is not believed for long.
+    ///
+    /// # Errors
+    /// Why it does not.
     pub(crate) async fn check(
         &self,
         owner: &str,
@@ -37,33 +42,32 @@ impl Stores {
         address: &StoreAddress,
         sink: &PostgresSink,
         doubt: bool,
-        now: Instant,
     ) -> Result<(), Problem> {
         let what = serde_json::to_string(&(digest, sink)).unwrap_or_default();
-        let key = (owner.to_owned(), what);
-        if let Some((at, result)) = self.lock().get(&key) {
-            let life = if result.is_ok() && !doubt { FRESH } else { PAUSE };
-            if now.duration_since(*at) < life {
-                return result.clone();
+        let probe = {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = seen.entry(owner.to_owned()).or_default();
+            if entry.what != what {
+                *entry = Look { what, probe: Arc::default() };
             }
-        }
-        let result = look(address, sink).await;
-        let mut seen = self.lock();
-        seen.retain(|(o, _), (at, _)| o != owner && now.duration_since(*at) < 2 * FRESH);
-        seen.insert(key, (now, result.clone()));
-        result
+            Arc::clone(&entry.probe)
+        };
+        let life = |seen: &Result<(), Problem>| if seen.is_ok() && !doubt { FRESH } else { PAUSE };
+        let seen = probe.ask(life, || look(address.clone(), sink.clone())).await;
+        seen.unwrap_or_else(|| Err(Problem::new("Connecting", "sink.postgres: it has not answered yet")))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The pipeline is gone.
+    pub(crate) fn forget(&self, owner: &str) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
     }
 }
 
-async fn look(address: &StoreAddress, sink: &PostgresSink) -> Result<(), Problem> {
-    let client = store::connect(address, "drover-operator")
+async fn look(address: StoreAddress, sink: PostgresSink) -> Result<(), Problem> {
+    let client = store::connect(&address, "drover-operator")
         .await
         .map_err(|e| Problem::new(e.reason.as_str(), format!("sink.postgres: {}", e.message)))?;
     let problem = |e: table::TableProblem| Problem::new(e.reason.as_str(), format!("sink.postgres: {e}"));
-    let shape = table::describe(&client, sink).await.map_err(problem)?;
-    shape.fits(sink).map_err(problem)
+    let shape = table::describe(&client, &sink).await.map_err(problem)?;
+    shape.fits(&sink).map_err(problem)
 }

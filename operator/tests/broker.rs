@@ -33,7 +33,7 @@ struct Test {
 impl Test {
     async fn new(name: &str) -> Self {
         let hub = Hubs::default().at(&address("DROVER_TEST_HUB_URI"), now());
-        let channel = hub.channel(now()).await.unwrap();
+        let channel = hub.channel().await.unwrap();
         let test = Self { hub, channel, queue: format!("operator-test-{name}-{}", std::process::id()) };
         test.clear().await;
         test
@@ -51,7 +51,7 @@ impl Test {
     }
 
     async fn ensure(&self, topology: &Topology) -> Result<u32, String> {
-        self.hub.ensure(topology, now()).await.map_err(|p| format!("{}: {}", p.reason, p.message))
+        self.hub.ensure(topology).await.map_err(|p| format!("{}: {}", p.reason, p.message))
     }
 
     async fn refused(&self, topology: &Topology) -> String {
@@ -68,7 +68,7 @@ impl Test {
     }
 
     async fn clear(&self) {
-        delete_all(&self.hub, &self.topology(|_| {}), now()).await.unwrap();
+        delete_all(&self.hub, &self.topology(|_| {})).await.unwrap();
     }
 }
 
@@ -80,7 +80,7 @@ async fn declaring_twice_is_as_good_as_once_and_repairs_what_is_missing() {
         assert_eq!(test.ensure(&topology).await, Ok(0));
     }
     test.publish(&format!("{}.1", test.queue)).await;
-    delete_all(&test.hub, &topology, now()).await.unwrap();
+    delete_all(&test.hub, &topology).await.unwrap();
     assert_eq!(test.ensure(&topology).await, Ok(0));
     test.publish(&format!("{}.1", test.queue)).await;
     test.clear().await;
@@ -161,13 +161,13 @@ async fn a_queue_with_a_message_is_not_deleted_until_it_is_empty() {
     let topology = test.topology(|_| {});
     test.ensure(&topology).await.unwrap();
     test.publish(&format!("{}.1", test.queue)).await;
-    unbind(&test.hub, &topology, now()).await.unwrap();
-    unbind(&test.hub, &topology, now()).await.unwrap();
-    assert!(!sources_empty(&test.hub, &topology, now()).await.unwrap());
-    assert_eq!(delete_when_empty(&test.hub, &topology, now()).await.unwrap(), Emptied::NotYet);
+    unbind(&test.hub, &topology).await.unwrap();
+    unbind(&test.hub, &topology).await.unwrap();
+    assert!(!sources_empty(&test.hub, &topology).await.unwrap());
+    assert_eq!(delete_when_empty(&test.hub, &topology).await.unwrap(), Emptied::NotYet);
     test.channel.queue_purge(test.queue.as_str().into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
-    assert_eq!(delete_when_empty(&test.hub, &topology, now()).await.unwrap(), Emptied::Gone);
-    assert_eq!(delete_when_empty(&test.hub, &topology, now()).await.unwrap(), Emptied::Gone, "a second time too");
+    assert_eq!(delete_when_empty(&test.hub, &topology).await.unwrap(), Emptied::Gone);
+    assert_eq!(delete_when_empty(&test.hub, &topology).await.unwrap(), Emptied::Gone, "a second time too");
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn certificates_that_do_not_fit_are_three_reasons() {
         (address("DROVER_TEST_HUB_WRONGNAME_URI"), "CertificateWrongName"),
         (address("DROVER_TEST_HUB_EXPIRED_URI"), "CertificateExpired"),
     ] {
-        let problem = Hubs::default().at(&address, now()).channel(now()).await.unwrap_err();
+        let problem = Hubs::default().at(&address, now()).channel().await.unwrap_err();
         assert_eq!(problem.reason, reason, "{}", problem.message);
     }
 }

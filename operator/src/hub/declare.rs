@@ -1,7 +1,7 @@
 //! Declares a topology. Declaring what is there already, with the same arguments, changes nothing and is how AMQP lets one see
 //! that it is as it should be.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use lapin::{
     Channel, ErrorKind, ExchangeKind,
@@ -22,13 +22,21 @@ const ACCESS_REFUSED: u16 = 403;
 /// AMQP's code for what exists with other arguments.
 const PRECONDITION_FAILED: u16 = 406;
 
+/// A hub that is connected and does not answer within this is as good as gone.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Hub {
     /// Makes sure of a topology, and counts the dead letters.
     ///
     /// # Errors
     /// The first thing that is not as it should be and cannot be made so.
-    pub async fn ensure(&self, topology: &Topology, now: Instant) -> Result<u32, Problem> {
-        let channel = self.channel(now).await?;
+    pub async fn ensure(&self, topology: &Topology) -> Result<u32, Problem> {
+        let silent = |_| Err(Problem::new("Timeout", format!("hub: no answer within {} s", PATIENCE.as_secs())));
+        tokio::time::timeout(PATIENCE, self.declare_all(topology)).await.unwrap_or_else(silent)
+    }
+
+    async fn declare_all(&self, topology: &Topology) -> Result<u32, Problem> {
+        let channel = self.channel().await?;
         exchange(&channel, &topology.exchange).await?;
         for name in &topology.adopted {
             passive(&channel, name).await?;

@@ -9,7 +9,7 @@ use std::{
 use drover_worker::hub::{HubAddress, connect};
 use lapin::{Channel, Connection};
 
-use crate::problem::Problem;
+use crate::{probe::Probe, problem::Problem};
 
 /// A hub that did not answer is not asked again before this.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -26,14 +26,8 @@ pub struct Hubs {
 #[derive(Debug)]
 pub struct Hub {
     address: HubAddress,
-    state: tokio::sync::Mutex<State>,
+    connection: Arc<Probe<Result<Arc<Connection>, Problem>>>,
     used: Mutex<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    connection: Option<Arc<Connection>>,
-    failed: Option<(Instant, Problem)>,
 }
 
 impl Hubs {
@@ -43,7 +37,7 @@ impl Hubs {
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.retain(|_, hub| Arc::strong_count(hub) > 1 || now.duration_since(*hub.used()) < IDLE);
         let hub = hubs.entry(key).or_insert_with(|| {
-            Arc::new(Hub { address: address.clone(), state: tokio::sync::Mutex::default(), used: Mutex::new(now) })
+            Arc::new(Hub { address: address.clone(), connection: Arc::default(), used: Mutex::new(now) })
         });
         *hub.used() = now;
         Arc::clone(hub)
@@ -55,42 +49,25 @@ impl Hub {
     ///
     /// # Errors
     /// Why the hub cannot be reached; the answer is kept for a moment, so that many pipelines do not knock at once.
-    pub async fn channel(&self, now: Instant) -> Result<Channel, Problem> {
-        let mut state = self.state.lock().await;
-        if let Some(connection) = state.connection.clone().filter(|c| c.status().connected()) {
-            match connection.create_channel().await {
-                Ok(channel) => return Ok(channel),
-                Err(_) => state.connection = None,
-            }
-        }
-        if let Some((at, problem)) = &state.failed
-            && now.duration_since(*at) < PAUSE
-        {
-            return Err(problem.clone());
-        }
-        match self.open().await {
-            Ok((connection, channel)) => {
-                *state = State { connection: Some(Arc::new(connection)), failed: None };
-                Ok(channel)
-            }
-            Err(problem) => {
-                *state = State { connection: None, failed: Some((now, problem.clone())) };
-                Err(problem)
-            }
-        }
-    }
-
-    async fn open(&self) -> Result<(Connection, Channel), Problem> {
-        let connection = connect(&self.address, "drover-operator")
-            .await
-            .map_err(|e| Problem::new(e.reason.as_str(), format!("hub: {}", e.message)))?;
-        let channel = connection.create_channel().await.map_err(|e| lost(&e))?;
-        Ok((connection, channel))
+    pub async fn channel(&self) -> Result<Channel, Problem> {
+        let life = |seen: &Result<Arc<Connection>, Problem>| match seen {
+            Ok(connection) if connection.status().connected() => Duration::MAX,
+            Ok(_) => Duration::ZERO,
+            Err(_) => PAUSE,
+        };
+        let seen = self.connection.ask(life, || open(self.address.clone())).await;
+        let connection = seen.unwrap_or_else(|| Err(Problem::new("Connecting", "hub: it has not answered yet")))?;
+        connection.create_channel().await.map_err(|e| lost(&e))
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, Instant> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn open(address: HubAddress) -> Result<Arc<Connection>, Problem> {
+    let connection = connect(&address, "drover-operator").await;
+    connection.map(Arc::new).map_err(|e| Problem::new(e.reason.as_str(), format!("hub: {}", e.message)))
 }
 
 /// The connection ended meanwhile.

@@ -1,7 +1,5 @@
 //! Takes a topology away: bindings first, queues only when nothing is lost by it, or when that is asked for.
 
-use std::time::Instant;
-
 use lapin::{
     options::{BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
@@ -26,9 +24,9 @@ pub enum Emptied {
 ///
 /// # Errors
 /// If the hub does not answer.
-pub async fn unbind(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
+pub async fn unbind(hub: &Hub, topology: &Topology) -> Result<(), Problem> {
     for b in topology.bindings.iter().filter(|b| b.exchange != topology.exchange) {
-        let channel = hub.channel(now).await?;
+        let channel = hub.channel().await?;
         let (queue, exchange, key) = (b.queue.as_str(), b.exchange.as_str(), b.routing_key.as_str());
         let done = channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default()).await;
         // What does not exist is not bound.
@@ -44,9 +42,9 @@ pub async fn unbind(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), 
 ///
 /// # Errors
 /// If the hub does not answer.
-pub async fn sources_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<bool, Problem> {
+pub async fn sources_empty(hub: &Hub, topology: &Topology) -> Result<bool, Problem> {
     for queue in topology.queues.iter().filter(|q| q.name != topology.dead) {
-        if !empty(hub, &queue.name, now).await? {
+        if !empty(hub, &queue.name).await? {
             return Ok(false);
         }
     }
@@ -58,16 +56,16 @@ pub async fn sources_empty(hub: &Hub, topology: &Topology, now: Instant) -> Resu
 ///
 /// # Errors
 /// If the hub does not answer.
-pub async fn delete_when_empty(hub: &Hub, topology: &Topology, now: Instant) -> Result<Emptied, Problem> {
-    if !sources_empty(hub, topology, now).await? {
+pub async fn delete_when_empty(hub: &Hub, topology: &Topology) -> Result<Emptied, Problem> {
+    if !sources_empty(hub, topology).await? {
         return Ok(Emptied::NotYet);
     }
     for queue in topology.queues.iter().filter(|q| q.name != topology.dead) {
-        delete(hub, &queue.name, now).await?;
+        delete(hub, &queue.name).await?;
     }
-    if empty(hub, &topology.dead, now).await? {
-        delete(hub, &topology.dead, now).await?;
-        delete_exchange(hub, &topology.exchange, now).await?;
+    if empty(hub, &topology.dead).await? {
+        delete(hub, &topology.dead).await?;
+        delete_exchange(hub, &topology.exchange).await?;
     }
     Ok(Emptied::Gone)
 }
@@ -76,17 +74,17 @@ pub async fn delete_when_empty(hub: &Hub, topology: &Topology, now: Instant) -> 
 ///
 /// # Errors
 /// If the hub does not answer.
-pub async fn delete_all(hub: &Hub, topology: &Topology, now: Instant) -> Result<(), Problem> {
+pub async fn delete_all(hub: &Hub, topology: &Topology) -> Result<(), Problem> {
     for queue in &topology.queues {
-        delete(hub, &queue.name, now).await?;
+        delete(hub, &queue.name).await?;
     }
-    delete_exchange(hub, &topology.exchange, now).await
+    delete_exchange(hub, &topology.exchange).await
 }
 
 /// A count of 0 may be of a queue whose leader is gone: only a get, which goes through the leader, tells. A get of a message that is
 /// there would count as a delivery, so the count comes first. A queue that does not exist is empty.
-async fn empty(hub: &Hub, queue: &str, now: Instant) -> Result<bool, Problem> {
-    let channel = hub.channel(now).await?;
+async fn empty(hub: &Hub, queue: &str) -> Result<bool, Problem> {
+    let channel = hub.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
         Ok(found) if found.message_count() > 0 => return Ok(false),
@@ -100,15 +98,15 @@ async fn empty(hub: &Hub, queue: &str, now: Instant) -> Result<bool, Problem> {
     Ok(got.is_none())
 }
 
-async fn delete(hub: &Hub, queue: &str, now: Instant) -> Result<(), Problem> {
-    let channel = hub.channel(now).await?;
+async fn delete(hub: &Hub, queue: &str) -> Result<(), Problem> {
+    let channel = hub.channel().await?;
     channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.map_err(|e| lost(&e))?;
     let _ = channel.close(200, "done".into()).await;
     Ok(())
 }
 
-async fn delete_exchange(hub: &Hub, exchange: &str, now: Instant) -> Result<(), Problem> {
-    let channel = hub.channel(now).await?;
+async fn delete_exchange(hub: &Hub, exchange: &str) -> Result<(), Problem> {
+    let channel = hub.channel().await?;
     channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.map_err(|e| lost(&e))?;
     let _ = channel.close(200, "done".into()).await;
     Ok(())

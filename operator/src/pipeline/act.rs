@@ -41,6 +41,13 @@ pub enum Error {
     Delete(String, #[source] kube::Error),
 }
 
+impl Error {
+    /// True if the object has changed since it was looked at.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Status(kube::Error::Api(status)) if status.is_conflict())
+    }
+}
+
 /// Does what the plan says.
 ///
 /// # Errors

@@ -29,6 +29,8 @@ use crate::{
 const HUB_LIMIT: Duration = Duration::from_mins(1);
 /// A source that does not empty is given up after this long, and stays.
 const DRAIN_LIMIT: Duration = Duration::from_hours(1);
+/// A hub that does not answer within this is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -49,7 +51,11 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
     let outcome = match admit::resolve(&object) {
         // What was never accepted has declared nothing.
         Err(_) => Outcome::Done("queues are left as they are".to_owned()),
-        Ok(pipeline) => remove(ctx, &seen, &pipeline).await.unwrap_or_else(Outcome::Failed),
+        Ok(pipeline) => {
+            let removed = tokio::time::timeout(PATIENCE, remove(ctx, &seen, &pipeline)).await;
+            let silent = |_| Ok(Outcome::Failed(Problem::new("Timeout", "hub: no answer")));
+            removed.unwrap_or_else(silent).unwrap_or_else(Outcome::Failed)
+        }
     };
     let age = age(&object, seen.now);
     let (warning, note) = match outcome {
@@ -63,9 +69,16 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
     };
     let reason = if warning { "QueuesLeft" } else { "Deleted" };
     tell(ctx, &object, &Notice { warning, reason: reason.to_owned(), action: "Delete", note }).await;
-    ctx.written.forget(&object.uid().unwrap_or_default());
-    ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
+    forget(ctx, &object);
     Ok(Action::await_change())
+}
+
+/// What was remembered of a pipeline that is gone.
+pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
+    let uid = object.uid().unwrap_or_default();
+    ctx.written.forget(&uid);
+    ctx.stores.forget(&uid);
+    ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
 }
 
 /// Says what is waited for, once, and asks to be called again.
@@ -97,28 +110,23 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     let hub = ctx.hubs.at(&hub_address(&pipeline.hub, &data)?, instant);
     let topology = Topology::of(pipeline);
     if pipeline.deletion_policy == DeletionPolicy::Delete {
-        hub::delete_all(&hub, &topology, instant).await?;
+        hub::delete_all(&hub, &topology).await?;
         return done("deletionPolicy Delete: queues are deleted with what was in them");
     }
-    drain(&hub, &topology, &seen.workers, instant).await
+    drain(&hub, &topology, &seen.workers).await
 }
 
 /// First nothing new comes; then nothing waits; then no worker holds anything; only then is the queue asked for the last time.
-async fn drain(
-    hub: &Hub,
-    topology: &Topology,
-    workers: &[Worker],
-    instant: std::time::Instant,
-) -> Result<Outcome, Problem> {
-    hub::unbind(hub, topology, instant).await?;
-    if !hub::sources_empty(hub, topology, instant).await? {
+async fn drain(hub: &Hub, topology: &Topology, workers: &[Worker]) -> Result<Outcome, Problem> {
+    hub::unbind(hub, topology).await?;
+    if !hub::sources_empty(hub, topology).await? {
         return Ok(Outcome::Draining);
     }
     let idle = workers.iter().all(|w| w.status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0));
     if !idle {
         return Ok(Outcome::Draining);
     }
-    Ok(match hub::delete_when_empty(hub, topology, instant).await? {
+    Ok(match hub::delete_when_empty(hub, topology).await? {
         Emptied::Gone => {
             Outcome::Done("deletionPolicy DrainThenDelete: the source was empty and is deleted".to_owned())
         }

@@ -98,7 +98,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
     }
     let topology = Topology::of(&pipeline);
     let queues = async {
-        let found = ctx.hubs.at(&hub.0, instant).ensure(&topology, instant).await;
+        let found = ctx.hubs.at(&hub.0, instant).ensure(&topology).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
             ctx.secrets.forget(&namespace, &pipeline.hub.name);
         }
@@ -108,7 +108,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
         let (Some((address, digest)), Some(sink)) = (&store, &pipeline.sink.postgres) else { return None };
         let doubt = seen.workers.iter().any(|w| w.status.as_ref().is_some_and(|s| s.holding.is_some()));
         let owner = seen.object.uid().unwrap_or_default();
-        let found = ctx.stores.check(&owner, digest, address, sink, doubt, instant).await;
+        let found = ctx.stores.check(&owner, digest, address, sink, doubt).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
             ctx.secrets.forget(&namespace, &sink.secret_ref.name);
         }
@@ -140,6 +140,8 @@ fn refused(reason: &str) -> bool {
 
 async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant: Instant) -> Addresses {
     let read = async |secret: &SecretRef| ctx.secrets.get(&ctx.client, namespace, &secret.name, instant).await;
+    // What is wrong in a secret is read again, not remembered.
+    let wrong = |secret: &SecretRef| ctx.secrets.forget(namespace, &secret.name);
     let hub = match read(&pipeline.hub).await {
         Ok(data) => hub_address(&pipeline.hub, &data).and_then(|a| match a.identity() {
             Ok(_) => Ok((a, fingerprint(&pipeline.hub, &data))),
@@ -147,6 +149,9 @@ async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant:
         }),
         Err(problem) => Err(problem),
     };
+    if hub.is_err() {
+        wrong(&pipeline.hub);
+    }
     let store = match &pipeline.sink.postgres {
         None => None,
         Some(sink) => Some(match read(&sink.secret_ref).await {
@@ -154,6 +159,9 @@ async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant:
             Err(problem) => Err(problem),
         }),
     };
+    if let (Some(Err(_)), Some(sink)) = (&store, &pipeline.sink.postgres) {
+        wrong(&sink.secret_ref);
+    }
     Addresses { hub, store }
 }
 

@@ -19,6 +19,8 @@ use crate::{
 
 /// No reconcile takes longer.
 const LIMIT: Duration = Duration::from_mins(1);
+/// After a look at an object that was out of date.
+const SOON: Duration = Duration::from_millis(200);
 /// After a failure it is tried again this soon.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,7 @@ async fn guarded(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) ->
     let held = object.finalizers().iter().any(|f| f == FINALIZER);
     if retain && !held {
         if object.metadata.deletion_timestamp.is_some() {
+            cleanup::forget(ctx, &object);
             return Ok(Action::await_change());
         }
         return apply(ctx, caches, object).await;
@@ -108,6 +111,12 @@ fn measure(ctx: &Context, object: &IngestPipeline, status: Option<&drover_crds::
 #[expect(clippy::needless_pass_by_value, reason = "the controller passes it so")]
 pub fn error_policy(object: Arc<Guarded>, error: &Error, ctx: Arc<(Context, Caches)>) -> Action {
     use kube::Resource as _;
+    if let Error::Act(e) = error
+        && e.is_conflict()
+    {
+        // The cache was behind: the object as it is now is on its way.
+        return Action::requeue(SOON);
+    }
     ctx.0.metrics.failures.inc();
     let meta = object.meta();
     tracing::warn!(namespace = meta.namespace, name = meta.name, error = %chain(error), "reconcile failed");
