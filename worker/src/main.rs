@@ -1,9 +1,18 @@
 //! The worker's command line.
 
-use std::process::ExitCode;
+use std::{future::pending, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use drover_worker::query::QueryArgs;
+use drover_worker::{
+    ingest,
+    query::QueryArgs,
+    settings::{LogFormat, Settings},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The hub's client logs whole messages that are returned to it; what matters of its errors is logged here.
+const LOG: &str = "info,lapin=off";
 
 /// Drover's worker: takes messages from a hub to a sink, or runs a window query.
 #[derive(Debug, Parser)]
@@ -15,12 +24,66 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Take messages of a queue to a sink, as environment variables say.
+    Ingest,
     /// Run a WindowQuery.
     Query(QueryArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Ingest => match ingest() {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Query(args) => drover_worker::query::run(&args),
+    }
+}
+
+fn ingest() -> anyhow::Result<ExitCode> {
+    let lookup = |name: &str| std::env::var(name).ok();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    match LogFormat::from_env(lookup)? {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let settings = Settings::from_env(lookup)?;
+    // Nothing else may choose the cryptography.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let code = runtime.block_on(run(settings))?;
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+/// The first signal drains, the second ends at once.
+async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (told, telling) = tokio::sync::oneshot::channel::<()>();
+    let signals = async move {
+        received(&mut term, &mut int).await;
+        let _ = told.send(());
+        received(&mut term, &mut int).await;
+    };
+    let shutdown = async move {
+        // The sender lives as long as signals are waited for.
+        if telling.await.is_err() {
+            pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = ingest::run(settings, shutdown) => Ok(ended.map(|()| ExitCode::SUCCESS)?),
+        () = signals => Ok(ExitCode::FAILURE),
+    }
+}
+
+async fn received(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
 }

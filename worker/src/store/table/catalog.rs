@@ -90,7 +90,7 @@ const TABLE: &str = "
     WHERE c.oid = to_regclass($1)";
 
 const COLUMNS: &str = "
-    SELECT a.attname::text, format_type(a.atttypid, NULL), format_type(a.atttypid, a.atttypmod),
+    SELECT a.attname::text, format_type(a.atttypid, -1), format_type(a.atttypid, a.atttypmod),
            b.typname::text, b.typcategory = 'A', a.attnotnull OR t.typnotnull,
            d.oid IS NOT NULL OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
            a.attgenerated <> '' OR a.attidentity = 'a',
@@ -172,7 +172,7 @@ fn kind(type_name: &str) -> Kind {
     match type_name {
         "text" | "varchar" | "bpchar" | "char" | "name" | "citext" => Kind::Text,
         "int2" | "int4" | "int8" | "oid" => Kind::Integer,
-        "numeric" | "float4" | "float8" | "money" => Kind::Number,
+        "numeric" | "float4" | "float8" => Kind::Number,
         "bool" => Kind::Bool,
         "timestamptz" | "timestamp" | "date" => Kind::Time,
         "json" | "jsonb" => Kind::Json,

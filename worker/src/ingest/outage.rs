@@ -1,0 +1,75 @@
+//! Tells a run of bad messages from a sink that refuses everybody. Pure.
+//!
+//! A column that becomes NOT NULL refuses every message for its content, and none of them is to blame. So when more than
+//! half of the last messages, different ones, are refused alike, that is an outage: the sink is waited for, and no message
+//! is dead-lettered for it.
+
+use std::collections::VecDeque;
+
+/// Messages that are looked back on.
+const WINDOW: usize = 50;
+/// Fewer refusals alike say nothing.
+const LEAST: usize = 10;
+
+/// What refusals have in common: the SQLSTATE and the constraint or column.
+pub(crate) type Likeness = String;
+
+/// The last messages that reached the sink.
+#[derive(Debug, Default)]
+pub(crate) struct Outage {
+    last: VecDeque<Option<Likeness>>,
+}
+
+impl Outage {
+    /// Messages came to an end at the sink, in their order: taken, or refused with a likeness. Each is told once.
+    pub(crate) fn record(&mut self, ends: impl IntoIterator<Item = Option<Likeness>>) {
+        self.last.extend(ends);
+        let surplus = self.last.len().saturating_sub(WINDOW);
+        self.last.drain(..surplus);
+    }
+
+    /// Whether refusals of this likeness are nobody's fault.
+    pub(crate) fn is(&self, likeness: &str) -> bool {
+        let alike = self.last.iter().flatten().filter(|l| *l == likeness).count();
+        alike >= LEAST && alike * 2 > self.last.len()
+    }
+
+    /// What was refused alike is taken now: it begins anew.
+    pub(crate) fn over(&mut self) {
+        self.last.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(ends: &[(usize, Option<&str>)]) -> Outage {
+        let mut outage = Outage::default();
+        for (count, end) in ends {
+            outage.record(std::iter::repeat_n(end.map(str::to_owned), *count));
+        }
+        outage
+    }
+
+    #[test]
+    fn many_refusals_alike_are_an_outage() {
+        assert!(after(&[(10, Some("23502 a"))]).is("23502 a"));
+        assert!(after(&[(200, None), (26, Some("23502 a"))]).is("23502 a"));
+    }
+
+    #[test]
+    fn few_or_different_refusals_or_many_successes_are_not() {
+        assert!(!after(&[(9, Some("23502 a"))]).is("23502 a"));
+        assert!(!after(&[(200, None), (25, Some("23502 a"))]).is("23502 a"));
+        assert!(!after(&[(10, Some("23502 a")), (10, Some("23502 b"))]).is("23502 a"));
+        assert!(!after(&[(10, Some("23502 a"))]).is("23502 b"));
+    }
+
+    #[test]
+    fn an_outage_that_is_over_leaves_no_trace() {
+        let mut outage = after(&[(10, Some("x"))]);
+        outage.over();
+        assert!(!outage.is("x"));
+    }
+}

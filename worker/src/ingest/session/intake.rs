@@ -1,0 +1,116 @@
+//! Consumers of the source, one after another: a consumer's prefetch is for life, so a change of it is a new consumer.
+
+use futures::{
+    StreamExt,
+    future::ready,
+    stream::{self, BoxStream, SelectAll},
+};
+use lapin::{
+    Channel,
+    message::Delivery,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+
+use super::Lost;
+
+/// Something of a consumer: a delivery, an error, or its end.
+pub(super) type Arrival = (u64, Option<lapin::Result<Delivery>>);
+
+/// The consumer that is there, those that end, and the prefetch that is wanted.
+pub(super) struct Intake {
+    channel: Channel,
+    queue: String,
+    tag: String,
+    streams: SelectAll<BoxStream<'static, Arrival>>,
+    generation: u64,
+    consuming: bool,
+    prefetch: u16,
+    wanted: Option<u16>,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("prefetch", &self.prefetch).field("wanted", &self.wanted).finish_non_exhaustive()
+    }
+}
+
+impl Intake {
+    pub(super) fn new(channel: Channel, queue: String, pod: &str) -> Self {
+        let tag = if pod.is_empty() { "drover".to_owned() } else { pod.to_owned() };
+        Self {
+            channel,
+            queue,
+            tag,
+            streams: SelectAll::new(),
+            generation: 0,
+            consuming: false,
+            prefetch: 0,
+            wanted: None,
+        }
+    }
+
+    /// The prefetch that is, or else was, in force.
+    pub(super) fn prefetch(&self) -> u16 {
+        self.wanted.unwrap_or(self.prefetch).max(1)
+    }
+
+    /// Asks for a consumer with this prefetch.
+    pub(super) fn want(&mut self, prefetch: u16) {
+        if !(self.consuming && self.prefetch == prefetch) {
+            self.wanted = Some(prefetch);
+        }
+    }
+
+    /// Does what is wanted, as far as the ceiling permits: what the old consumer brought counts. True if a consumer began.
+    pub(super) async fn adjust(&mut self, unacknowledged: usize, ceiling: u16) -> Result<bool, Lost> {
+        let Some(wanted) = self.wanted else { return Ok(false) };
+        self.cancel().await?;
+        if unacknowledged > 0 && unacknowledged + usize::from(wanted) > usize::from(ceiling) {
+            return Ok(false);
+        }
+        self.generation += 1;
+        let generation = self.generation;
+        self.channel.basic_qos(wanted, BasicQosOptions::default()).await?;
+        let consumer = self
+            .channel
+            .basic_consume(
+                ShortString::try_new(self.queue.as_str()).unwrap_or_default(),
+                self.consumer_tag(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        let end = stream::once(ready((generation, None)));
+        self.streams.push(consumer.map(move |delivery| (generation, Some(delivery))).chain(end).boxed());
+        (self.consuming, self.prefetch, self.wanted) = (true, wanted, None);
+        Ok(true)
+    }
+
+    /// Stops intake. What is on its way still arrives.
+    pub(super) async fn cancel(&mut self) -> Result<(), Lost> {
+        if self.consuming {
+            self.consuming = false;
+            self.channel.basic_cancel(self.consumer_tag(), BasicCancelOptions::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// The next arrival; none where no consumer is left, not even one that ends.
+    pub(super) async fn next(&mut self) -> Option<Arrival> {
+        self.streams.next().await
+    }
+
+    /// The delivery of an arrival.
+    pub(super) fn accept(&mut self, (generation, arrival): Arrival) -> Result<Option<Delivery>, Lost> {
+        match arrival {
+            Some(delivery) => Ok(Some(delivery?)),
+            None if self.consuming && generation == self.generation => Err(Lost::Cancelled),
+            None => Ok(None),
+        }
+    }
+
+    fn consumer_tag(&self) -> ShortString {
+        ShortString::try_new(format!("{}-{}", self.tag, self.generation)).unwrap_or_default()
+    }
+}

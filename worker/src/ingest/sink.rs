@@ -1,0 +1,130 @@
+//! Where results go: one attempt at a time, with what came of it. What to do about a failure is the slot's to decide.
+
+mod hub;
+mod postgres;
+mod refusal;
+
+use std::sync::Arc;
+
+use drover_crds::{api::Sink, resolved::RoutingKey};
+
+use super::{outage::Likeness, prepare::Item, publisher::Link, reject::Rejection};
+use crate::{settings::Settings, store::StoreAddress};
+pub(crate) use postgres::Table;
+
+/// What became of a message at the sink.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is written.
+    Written,
+    /// It was there already.
+    Repeated,
+    /// It can never be written.
+    Rejected(Rejection),
+}
+
+/// What came of an attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Attempt {
+    /// Messages that came to an end, by their place in the batch.
+    pub(crate) ends: Vec<(usize, End)>,
+    /// Fields that no column takes, in the messages that came to an end.
+    pub(crate) unknown_fields: u64,
+    /// Why the others did not.
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Attempt {
+    fn failed(failure: Failure) -> Self {
+        Self { failure: Some(failure), ..Self::default() }
+    }
+}
+
+/// Why messages did not come to an end.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// One of them is refused for what it is.
+    Content { rejection: Rejection, likeness: Likeness },
+    /// Concurrent work was in the way.
+    Retry { message: String },
+    /// The sink takes nothing now.
+    Hold { reason: String, message: String },
+}
+
+/// What all slots share of a sink.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    Postgres(Arc<Table>),
+    Hub { exchange: String, key: Option<RoutingKey>, link: Arc<Link> },
+    Discard,
+}
+
+impl Target {
+    /// The sink of the settings. `link` is for a sink of the hub.
+    pub(crate) fn new(settings: &Settings, link: &Arc<Link>, name: &str) -> Self {
+        let Sink { postgres, hub, discard: _ } = settings.sink.clone();
+        if let (Some(sink), Some(address)) = (postgres, settings.store.clone()) {
+            return Self::postgres(sink, address, name);
+        }
+        match hub {
+            Some(hub) => Self::Hub {
+                exchange: hub.exchange,
+                key: hub.routing_key.as_deref().and_then(|key| RoutingKey::parse(key).ok()),
+                link: Arc::clone(link),
+            },
+            None => Self::Discard,
+        }
+    }
+
+    fn postgres(sink: drover_crds::api::PostgresSink, address: StoreAddress, name: &str) -> Self {
+        Self::Postgres(Arc::new(Table::new(sink, address, name.to_owned())))
+    }
+
+    /// A slot's own way to the sink.
+    pub(crate) fn writer(&self) -> Writer {
+        match self {
+            Self::Postgres(table) => Writer::Postgres(postgres::Writer::new(Arc::clone(table))),
+            Self::Hub { exchange, key, link } => Writer::Hub(hub::Writer::new(exchange.clone(), key.clone(), link)),
+            Self::Discard => Writer::Discard,
+        }
+    }
+}
+
+/// A slot's own way to the sink.
+#[derive(Debug)]
+pub(crate) enum Writer {
+    Postgres(postgres::Writer),
+    Hub(hub::Writer),
+    Discard,
+}
+
+impl Writer {
+    /// Tries to write.
+    pub(crate) async fn attempt(&mut self, items: &[&Item<'_>]) -> Attempt {
+        match self {
+            Self::Postgres(writer) => writer.attempt(items).await,
+            Self::Hub(writer) => writer.attempt(items).await,
+            Self::Discard => {
+                Attempt { ends: items.iter().map(|item| (item.message, End::Written)).collect(), ..Attempt::default() }
+            }
+        }
+    }
+
+    /// Whether the sink would take something now, as far as that can be told without writing.
+    pub(crate) async fn probe(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Postgres(writer) => writer.probe().await,
+            Self::Hub(writer) => writer.probe().await,
+            Self::Discard => Ok(()),
+        }
+    }
+
+    /// An attempt took too long: whatever it waits for is given up.
+    pub(crate) fn abandon(&mut self) {
+        match self {
+            Self::Postgres(writer) => writer.abandon(),
+            Self::Hub(writer) => writer.abandon(),
+            Self::Discard => {}
+        }
+    }
+}

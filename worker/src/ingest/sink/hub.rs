@@ -1,0 +1,113 @@
+//! A sink that publishes to an exchange of the same hub: with confirms, and what is routed nowhere is not delivered.
+
+use std::sync::Arc;
+
+use drover_crds::resolved::RoutingKey;
+use lapin::{BasicProperties, types::ShortString};
+
+use super::{
+    super::{
+        envelope,
+        prepare::Item,
+        publisher::{Link, Outgoing, Publisher, Receipt},
+        reject::Rejection,
+        template,
+    },
+    Attempt, End, Failure,
+};
+
+/// A slot's channel.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    exchange: String,
+    key: Option<RoutingKey>,
+    publisher: Publisher,
+}
+
+impl Writer {
+    pub(super) fn new(exchange: String, key: Option<RoutingKey>, link: &Arc<Link>) -> Self {
+        Self { exchange, key, publisher: Publisher::new(Arc::clone(link)) }
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.publisher.abandon();
+    }
+
+    pub(super) async fn probe(&mut self) -> Result<(), Failure> {
+        self.publisher
+            .exchange_exists(&self.exchange)
+            .await
+            .map_err(|e| Failure::Hold { reason: e.reason().to_owned(), message: e.to_string() })
+    }
+
+    pub(super) async fn attempt(&mut self, items: &[&Item<'_>]) -> Attempt {
+        let mut attempt = Attempt::default();
+        let mut outgoing = Vec::with_capacity(items.len());
+        let mut owners = Vec::with_capacity(items.len());
+        for item in items {
+            match outgoing_of(&self.exchange, self.key.as_ref(), item) {
+                Ok(of_item) => {
+                    owners.extend(of_item.iter().map(|_| item.message));
+                    outgoing.extend(of_item);
+                }
+                Err(rejection) => attempt.ends.push((item.message, End::Rejected(rejection))),
+            }
+        }
+        match self.publisher.publish(&outgoing).await {
+            Ok(receipts) => {
+                let unconfirmed = |n: &usize| receipts[*n] != Receipt::Confirmed;
+                let failed: Vec<usize> = (0..receipts.len()).filter(unconfirmed).collect();
+                let done = |item: &&&Item<'_>| !failed.iter().any(|n| owners[*n] == item.message);
+                let rejected: Vec<usize> = attempt.ends.iter().map(|(message, _)| *message).collect();
+                let written = items.iter().filter(done).filter(|item| !rejected.contains(&item.message));
+                attempt.ends.extend(written.map(|item| (item.message, End::Written)));
+                attempt.failure = failed.first().map(|n| refused(receipts[*n], &outgoing[*n]));
+            }
+            Err(error) => {
+                attempt.failure = Some(Failure::Hold { reason: error.reason().to_owned(), message: error.to_string() });
+            }
+        }
+        attempt
+    }
+}
+
+fn refused(receipt: Receipt, outgoing: &Outgoing<'_>) -> Failure {
+    let exchange = outgoing.exchange;
+    let (reason, message) = match receipt {
+        Receipt::Returned => {
+            let key = &outgoing.routing_key;
+            ("Unroutable", format!("exchange {exchange} routes {key:?} to no queue: bind one"))
+        }
+        Receipt::Nacked | Receipt::Confirmed => {
+            ("PublishRefused", format!("a queue behind exchange {exchange} takes no messages: it may be full"))
+        }
+    };
+    Failure::Hold { reason: reason.to_owned(), message }
+}
+
+fn outgoing_of<'i>(
+    exchange: &'i str,
+    key: Option<&RoutingKey>,
+    item: &'i Item<'_>,
+) -> Result<Vec<Outgoing<'i>>, Rejection> {
+    let own = envelope::origin(item.delivery).1;
+    let mut outgoing = Vec::with_capacity(item.rows.len());
+    for (n, (text, fields)) in item.rows.iter().enumerate() {
+        let routing_key = match key {
+            Some(template) => template::render(template, fields)?,
+            None => own.clone(),
+        };
+        outgoing.push(Outgoing { exchange, routing_key, properties: properties(item, n)?, body: text.as_bytes() });
+    }
+    Ok(outgoing)
+}
+
+fn properties(item: &Item<'_>, row: usize) -> Result<BasicProperties, Rejection> {
+    let mut properties = envelope::passed_on(item.delivery);
+    if let Some(id) = item.row_id(row) {
+        let id = ShortString::try_new(id)
+            .map_err(|e| Rejection::sink("IdTooLong", format!("the message's id is too long for a property: {e}")))?;
+        properties = properties.with_message_id(id);
+    }
+    Ok(properties)
+}

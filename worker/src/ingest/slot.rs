@@ -1,0 +1,315 @@
+//! One batch on its way: prepared, written, and what is refused dead-lettered. Acknowledges nothing.
+//!
+//! A batch stays with its slot until each of its messages has come to an end, however long the sink is down, or until it is
+//! asked to surrender; then what is left goes back to the session.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use lapin::message::Delivery;
+use tokio::{sync::mpsc::UnboundedSender, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context,
+    backoff::Backoff,
+    clock,
+    halving::Halving,
+    meter::Outcome,
+    outage::Likeness,
+    prepare::{Item, Prepared},
+    publisher::Receipt,
+    reject::Rejection,
+    sink::{Attempt, End, Failure, Writer},
+};
+
+/// Time for an attempt; after it the connection is given up.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Tries at once where concurrent work is in the way.
+const RETRIES: u32 = 5;
+
+/// A message whose effect is confirmed.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) tag: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// A batch's end.
+#[derive(Debug)]
+pub(crate) struct SlotEnd {
+    pub(crate) slot: usize,
+    pub(crate) writer: Writer,
+    /// Messages that did not come to an end.
+    pub(crate) left: Vec<Delivery>,
+}
+
+/// A place for one batch.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) context: Arc<Context>,
+    pub(crate) number: usize,
+    pub(crate) writer: Writer,
+    pub(crate) finished: UnboundedSender<Finished>,
+    pub(crate) surrender: CancellationToken,
+    pub(crate) backoff: Backoff,
+}
+
+/// It was asked to surrender.
+struct Surrendered;
+
+impl Slot {
+    /// Waits until the sink is there, so that the first message need not.
+    pub(crate) async fn warm_up(mut self) -> SlotEnd {
+        self.context.meter.works(clock::now());
+        loop {
+            let (surrender, probe) = (self.surrender.clone(), timeout(ATTEMPT_TIMEOUT, self.writer.probe()));
+            let failure = tokio::select! {
+                probed = probe => probed.unwrap_or_else(|_| Err(too_slow())).err(),
+                () = surrender.cancelled() => break,
+            };
+            let Some(Failure::Hold { reason, message }) = failure else {
+                self.context.holds.leave(self.number);
+                break;
+            };
+            if self.hold("sink", &reason, &message).await.is_err() {
+                break;
+            }
+        }
+        self.context.meter.rests(clock::now());
+        SlotEnd { slot: self.number, writer: self.writer, left: Vec::new() }
+    }
+
+    /// Takes a batch to its end.
+    pub(crate) async fn run(mut self, batch: Vec<Delivery>) -> SlotEnd {
+        let (context, started) = (Arc::clone(&self.context), clock::now());
+        context.meter.works(started);
+        let mut course =
+            Course { ended: vec![false; batch.len()], settled: vec![false; batch.len()], dead: Vec::new() };
+        let end = self.process(&batch, &mut course).await;
+        let now = clock::now();
+        context.meter.rests(now);
+        if end.is_ok() {
+            context.meter.batch_seconds.observe(now.duration_since(started).as_secs_f64());
+        }
+        let left = batch.into_iter().zip(course.settled).filter(|(_, settled)| !settled).map(|(d, _)| d).collect();
+        SlotEnd { slot: self.number, writer: self.writer, left }
+    }
+
+    async fn process(&mut self, batch: &[Delivery], course: &mut Course) -> Result<(), Surrendered> {
+        let arrival = clock::today();
+        let prepared: Vec<Option<Prepared<'_>>> = batch
+            .iter()
+            .enumerate()
+            .map(|(n, delivery)| course.kept(n, self.context.preparation.prepare(delivery, arrival)))
+            .collect();
+        let items: Vec<Item<'_>> = prepared
+            .iter()
+            .enumerate()
+            .filter_map(|(n, prepared)| Some((n, prepared.as_ref()?)))
+            .filter_map(|(n, prepared)| course.kept(n, prepared.item(n, &batch[n])))
+            .collect();
+        for item in items.iter().filter(|item| item.rows.is_empty()) {
+            self.finish(batch, course, item.message, Outcome::Filtered);
+        }
+        self.write(batch, &items, course).await?;
+        self.bury(batch, course).await
+    }
+
+    /// Until each message is written or found to be at fault.
+    async fn write(&mut self, batch: &[Delivery], items: &[Item<'_>], course: &mut Course) -> Result<(), Surrendered> {
+        let mut halving = Halving::new(items.len());
+        let mut refusals = Vec::new();
+        let mut told = false;
+        loop {
+            self.write_parts(batch, items, course, &mut halving, &mut refusals).await?;
+            if !told {
+                told = true;
+                self.context.outage().record(ends(items, course, &refusals));
+            } else if refusals.is_empty() {
+                self.context.outage().over();
+            }
+            let Some((reason, message)) = self.outage(&refusals) else { break };
+            self.hold("sink", reason, &message).await?;
+            refusals.clear();
+            halving.again();
+        }
+        for (n, rejection, _) in refusals {
+            course.reject(items[n].message, rejection);
+        }
+        Ok(())
+    }
+
+    async fn write_parts(
+        &mut self,
+        batch: &[Delivery],
+        items: &[Item<'_>],
+        course: &mut Course,
+        halving: &mut Halving,
+        refusals: &mut Vec<(usize, Rejection, Likeness)>,
+    ) -> Result<(), Surrendered> {
+        let mut retries = 0;
+        while let Some(part) = halving.next() {
+            let open: Vec<&Item<'_>> = items[part].iter().filter(|item| !course.ended[item.message]).collect();
+            if open.is_empty() {
+                halving.settled();
+                continue;
+            }
+            let Attempt { ends, unknown_fields, failure } = self.attempt(&open).await?;
+            self.context.meter.unknown_fields.inc_by(unknown_fields);
+            self.end(batch, course, ends);
+            match failure {
+                None => {
+                    halving.settled();
+                    self.goes_on();
+                }
+                Some(Failure::Content { rejection, likeness }) => {
+                    self.goes_on();
+                    refusals.extend(halving.refused().map(|n| (n, rejection, likeness)));
+                }
+                Some(Failure::Retry { .. }) if retries < RETRIES => retries += 1,
+                Some(Failure::Retry { message }) => {
+                    retries = 0;
+                    self.hold("sink", "Conflict", &message).await?;
+                }
+                Some(Failure::Hold { reason, message }) => self.hold("sink", &reason, &message).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn attempt(&mut self, open: &[&Item<'_>]) -> Result<Attempt, Surrendered> {
+        let surrender = self.surrender.clone();
+        let attempt = tokio::select! {
+            attempt = timeout(ATTEMPT_TIMEOUT, self.writer.attempt(open)) => attempt,
+            () = surrender.cancelled() => {
+                self.writer.abandon();
+                return Err(Surrendered);
+            }
+        };
+        Ok(attempt.unwrap_or_else(|_| {
+            self.writer.abandon();
+            Attempt { failure: Some(too_slow()), ..Attempt::default() }
+        }))
+    }
+
+    fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>) {
+        for (message, end) in ends {
+            match end {
+                End::Written => self.finish(batch, course, message, Outcome::Written),
+                End::Repeated => self.finish(batch, course, message, Outcome::Repeated),
+                End::Rejected(rejection) => course.reject(message, rejection),
+            }
+        }
+    }
+
+    fn finish(&self, batch: &[Delivery], course: &mut Course, message: usize, outcome: Outcome) {
+        course.ended[message] = true;
+        course.settled[message] = true;
+        // The session may be gone with its channel; then the message comes again.
+        let _ = self.finished.send(Finished { tag: batch[message].delivery_tag, outcome });
+    }
+
+    /// Whether what was refused is nobody's fault.
+    fn outage(&self, refusals: &[(usize, Rejection, Likeness)]) -> Option<(&'static str, String)> {
+        let outage = self.context.outage();
+        let (_, rejection, _) = refusals.iter().find(|(_, _, likeness)| outage.is(likeness))?;
+        let message = format!("most messages are refused alike, so the table is to blame: {}", rejection.error);
+        Some(("MostMessagesRefused", message))
+    }
+
+    /// Dead-letters what is rejected. A dead letter that no queue takes is waited with, not lost.
+    async fn bury(&mut self, batch: &[Delivery], course: &mut Course) -> Result<(), Surrendered> {
+        let mut dead = mem::take(&mut course.dead);
+        while !dead.is_empty() {
+            let letters: Vec<(&Delivery, &Rejection)> = dead.iter().map(|(n, why)| (&batch[*n], why)).collect();
+            let context = Arc::clone(&self.context);
+            let receipts = tokio::select! {
+                receipts = context.dead_letter(&letters) => receipts,
+                () = self.surrender.cancelled() => return Err(Surrendered),
+            };
+            let (reason, message) = match receipts {
+                Ok(receipts) => {
+                    let mut receipts = receipts.into_iter();
+                    dead.retain(|(n, why)| {
+                        let confirmed = receipts.next() == Some(Receipt::Confirmed);
+                        if confirmed {
+                            tracing::info!(
+                                stage = why.stage.as_str(),
+                                reason = why.reason,
+                                "dead-lettered: {}",
+                                why.error
+                            );
+                            self.context.meter.dead_letter(why.stage.as_str(), why.reason);
+                            self.finish(batch, course, *n, Outcome::DeadLettered);
+                        }
+                        !confirmed
+                    });
+                    ("DeadLetterRefused", "the dead-letter queue is missing, not bound or full: mend it".to_owned())
+                }
+                Err(error) => (error.reason(), format!("dead letters cannot be published: {error}")),
+            };
+            if dead.is_empty() {
+                self.goes_on();
+            } else {
+                self.hold("deadLetter", reason, &message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn goes_on(&mut self) {
+        self.context.holds.leave(self.number);
+        self.backoff.reset();
+    }
+
+    /// Waits a while, or until another slot goes on.
+    async fn hold(&mut self, stage: &'static str, reason: &str, message: &str) -> Result<(), Surrendered> {
+        let context = Arc::clone(&self.context);
+        context.holds.enter(self.number, stage, reason, message, clock::now());
+        context.meter.rests(clock::now());
+        let left = context.holds.left();
+        let surrendered = tokio::select! {
+            () = tokio::time::sleep(self.backoff.next()) => false,
+            () = left => false,
+            () = self.surrender.cancelled() => true,
+        };
+        context.meter.works(clock::now());
+        if surrendered { Err(Surrendered) } else { Ok(()) }
+    }
+}
+
+fn too_slow() -> Failure {
+    let message = format!("the sink does not answer within {} s", ATTEMPT_TIMEOUT.as_secs());
+    Failure::Hold { reason: "Timeout".to_owned(), message }
+}
+
+/// How far the messages of a batch are.
+struct Course {
+    /// Written, or found to be at fault.
+    ended: Vec<bool>,
+    /// To be acknowledged.
+    settled: Vec<bool>,
+    dead: Vec<(usize, Rejection)>,
+}
+
+impl Course {
+    fn reject(&mut self, message: usize, rejection: Rejection) {
+        self.ended[message] = true;
+        self.dead.push((message, rejection));
+    }
+
+    fn kept<T>(&mut self, message: usize, result: Result<T, Rejection>) -> Option<T> {
+        result.map_err(|rejection| self.reject(message, rejection)).ok()
+    }
+}
+
+/// What the sink said to each message that it saw, in their order.
+fn ends(items: &[Item<'_>], course: &Course, refusals: &[(usize, Rejection, Likeness)]) -> Vec<Option<Likeness>> {
+    let likeness =
+        |n: usize| refusals.iter().find(|(culprit, ..)| *culprit == n).map(|(_, _, likeness)| likeness.clone());
+    let seen = |(n, item): (usize, &Item<'_>)| match likeness(n) {
+        None => course.settled[item.message].then_some(None),
+        some => Some(some),
+    };
+    items.iter().enumerate().filter_map(seen).collect()
+}
