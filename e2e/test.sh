@@ -98,8 +98,9 @@ cluster() {
     [ -n "$tests" ] || { say "no tests on the cluster"; return; }
     # The whole workspace, so that what the other suites compiled is used. Most of a test's time is waiting for pods: more of
     # them run side by side than there are cores, and no more than a node of 60 pods has room for.
+    # An error says what was being done; where in this code is no help.
     # shellcheck disable=SC2086 # words on purpose
-    cargo test --workspace --no-fail-fast $tests -- --test-threads="${DROVER_E2E_THREADS:-4}" "${slow[@]}"
+    RUST_LIB_BACKTRACE=0 cargo test --workspace --no-fail-fast $tests -- --test-threads="${DROVER_E2E_THREADS:-4}" "${slow[@]}"
 }
 
 # Hub and store of the tests, in the node's network; what is up already is used, and stays.

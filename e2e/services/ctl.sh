@@ -98,6 +98,8 @@ rabbitmq_prepare() {
             echo "management.ssl.ip = $NODE_IP"
             echo "management.ssl.port = $MANAGEMENT"
             tls_lines management.ssl
+            # Tests read what the hub counts soon after it happens.
+            echo 'collect_statistics_interval = 1000'
         else
             echo "listeners.tcp.1 = $NODE_IP:$AMQP"
             echo "management.tcp.ip = $NODE_IP"

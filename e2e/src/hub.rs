@@ -1,13 +1,14 @@
 //! A virtual host of the hub for one test, with a user of its own.
 
 use anyhow::{Context as _, Result, ensure};
+use drover_worker::hub::{self, HubAddress};
+use drover_worker::tls::Material;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
     QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use url::Url;
@@ -93,12 +94,9 @@ impl Hub {
 
     /// A connection of its own.
     pub async fn connect(&self) -> Result<Connection> {
-        let tls = OwnedTLSConfig { identity: None, cert_chain: Some(surroundings()?.ca.clone()) };
-        let properties = ConnectionProperties::default().with_connection_name("drover-e2e".into());
-        let runtime = lapin::runtime::default_runtime().context("no runtime")?;
-        Connection::connect_with_config(self.uri.as_str(), properties, tls, runtime)
-            .await
-            .context("no connection to the hub")
+        let tls = Material { ca: Some(surroundings()?.ca.clone()), ..Default::default() };
+        let address = HubAddress { uri: self.uri.to_string(), tls };
+        Ok(hub::connect(&address, "drover-e2e").await?)
     }
 
     /// Publishes persistent messages; each is confirmed and routed when this returns.
@@ -205,6 +203,12 @@ impl Hub {
         let channel = self.channel().await?;
         channel.exchange_declare(exchange.into(), ExchangeKind::Topic, options, FieldTable::default()).await?;
         Ok(())
+    }
+
+    /// Deliveries of a queue that were not the first, as the hub counts them since it started.
+    pub async fn redelivered(&self, queue: &str) -> Result<u64> {
+        let told = call("GET", &format!("queues/{}/{}", segment(&self.name), segment(queue)), None).await?;
+        Ok(told["message_stats"]["redeliver"].as_u64().unwrap_or_default())
     }
 
     /// Queues, exchanges, bindings and policies, as the hub exports them, in a fixed order.

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use drover_worker::store::{self, StoreAddress};
 use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
-use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
 use crate::surroundings::surroundings;
@@ -31,10 +28,8 @@ impl Session {
         if let Some(client) = kept.as_ref().filter(|client| !client.is_closed()) {
             return Ok(Arc::clone(client));
         }
-        let (client, connection) =
-            tokio_postgres::connect(self.uri.as_str(), tls()?).await.context("no connection to the store")?;
-        // Its end shows in the client.
-        tokio::spawn(connection);
+        let address = StoreAddress::from_uri(self.uri.as_str(), Some(surroundings()?.ca.clone()))?;
+        let client = store::connect(&address, "drover-e2e").await?;
         let client = Arc::new(client);
         *kept = Some(Arc::clone(&client));
         Ok(client)
@@ -54,14 +49,6 @@ impl Session {
     pub async fn number(&self, query: &str) -> Result<i64> {
         self.client().await?.query_one(query, &[]).await?.try_get(0).with_context(|| query.to_owned())
     }
-}
-
-fn tls() -> Result<MakeRustlsConnect> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(surroundings()?.ca.as_bytes()) {
-        roots.add(certificate.context("the authority's certificate cannot be read")?)?;
-    }
-    Ok(MakeRustlsConnect::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// The database.

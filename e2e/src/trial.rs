@@ -103,8 +103,7 @@ impl Trial {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let apply = PatchParams::apply(MANAGER);
         namespaces.patch(&name, &apply, &Patch::Apply(&namespace)).await.context("no namespace")?;
-        // What an address must have escaped is in it.
-        let password = format!("p/{canary}@%");
+        let password = password(&canary);
         let (hub, store) = tokio::try_join!(Hub::create(&name, &password), Store::create(&name, &password))?;
         let trial = Self { cluster: Cluster { client, namespace: name }, hub, store, canary, began };
         trial.secret("hub", trial.hub.uri.as_str()).await?;
@@ -177,6 +176,12 @@ impl Trial {
         self.hub.remove().await?;
         self.store.remove().await
     }
+}
+
+/// The password with that canary; what an address must have escaped is in it.
+#[must_use]
+pub fn password(canary: &str) -> String {
+    format!("p/{canary}@:")
 }
 
 /// Sixteen characters that nobody else has.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Bench, Figure, Outcome};
 use crate::shell::{repository, target};
 
-const HEAD: &str = "# Benchmarks\n\nWritten by `make bench`; `make bench BENCH=\"<name>\"` writes one section and leaves the others. \
+const HEAD: &str = "Written by `make bench`; `make bench BENCH=\"<name>\"` writes one section and leaves the others. \
                     Floor and peer are measured in the same run as ours, on the same machine; the ratio is ours to the floor, or to \
                     the peer where there is no floor. Raw figures are in `bench/` of Cargo's target directory.\n";
 
@@ -121,7 +121,7 @@ mod tests {
         );
         let again = with_section(&both, Bench::Drain, &section(Bench::Drain, &[figure(17_000.0)], "2026-01-02", 2));
         assert_eq!(again.matches("## drain").count(), 1);
-        assert_eq!(again.matches("# Benchmarks").count(), 1);
+        assert_eq!(again.matches("Written by").count(), 1);
         assert!(
             again.contains("17,000 /s") && !again.contains("16,000 /s") && again.contains("## footprint"),
             "{again}"

@@ -55,7 +55,7 @@ async fn versions(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
 /// Requests to the API server that write, those that change nothing among them; a status counts where it is ours.
 async fn writes(t: &Trial) -> Result<BTreeMap<String, f64>> {
     let request =
-        kube::core::Request::new("/").get("metrics", &kube::api::GetParams::default()).context("no request")?;
+        kube::core::Request::new("").get("metrics", &kube::api::GetParams::default()).context("no request")?;
     let text = t.client.request_text(request).await?;
     let mut all = BTreeMap::new();
     for resource in OURS {

@@ -26,8 +26,16 @@ async fn the_custom_resources_may_come_after_the_operator() -> Result<()> {
         shell::run("helm", &["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"]).await?;
         shell::run("kubectl", &["delete", "--ignore-not-found", "-f", "crds/"]).await?;
         let absent = async || {
-            let mut words =
-                vec!["upgrade", "--install", RELEASE, "charts/drover", "--namespace", NAMESPACE, "--skip-crds"];
+            let mut words = vec![
+                "upgrade",
+                "--install",
+                RELEASE,
+                "charts/drover",
+                "--namespace",
+                NAMESPACE,
+                "--set",
+                "crds.install=false",
+            ];
             let registry = format!("image.registry={}", drover_e2e::surroundings::variable("DROVER_IMAGE_REGISTRY")?);
             let tag = format!("image.tag={}", drover_e2e::surroundings::variable("DROVER_IMAGE_TAG")?);
             words.extend(["--set-string", &registry, "--set-string", &tag, "--set", "image.pullPolicy=IfNotPresent"]);

@@ -14,7 +14,7 @@ use drover_e2e::sigkill::sigkill;
 use drover_e2e::surroundings::variable;
 use drover_e2e::trial::{Trial, lone_trial};
 use drover_e2e::until::until;
-use drover_e2e::{metrics, operator, shell};
+use drover_e2e::{operator, shell};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::Value;
@@ -25,9 +25,6 @@ const KILL_EVERY: Duration = Duration::from_secs(2);
 
 /// Workers that run.
 const WORKERS: u32 = 2;
-
-/// Counted by a worker for each delivery that was delivered before.
-const REDELIVERED: &str = "drover_worker_redelivered_total";
 
 /// How much, and how hard.
 struct Plan {
@@ -60,46 +57,21 @@ const FAULTS: [Fault; 10] = [
     Fault::Worker,
 ];
 
-/// What the workers tell, each pod's last word kept after its end.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Messages held or being written, of the pods that run.
-    unacknowledged: BTreeMap<String, u64>,
-    /// Deliveries that were not the first, of all pods ever seen.
-    redelivered: BTreeMap<String, f64>,
-}
+/// Messages that each worker holds or writes, of those that answer.
+type Held = BTreeMap<String, u64>;
 
-impl Seen {
-    async fn look(&mut self, t: &Trial) -> Result<Vec<Pod>> {
-        let pods = t.workers(NAME).await?;
-        self.unacknowledged.clear();
-        for name in pods.iter().map(Pod::name_any) {
-            // One that starts or ends does not answer.
-            let (Ok(status), Ok(text)) = (t.ask(&name, PORT, "status").await, t.ask(&name, PORT, "metrics").await)
-            else {
-                continue;
-            };
-            let status: Value = serde_json::from_str(&status).context("/status is not JSON")?;
-            let number =
-                |field: &str| status[field].as_u64().with_context(|| format!("/status has no {field}: {status}"));
-            self.unacknowledged.insert(name.clone(), number("inFlight")? + number("held")?);
-            self.redelivered.insert(name, metrics::sum(&text, REDELIVERED).unwrap_or_default());
-        }
-        Ok(pods)
+/// The worker pods, and what they hold.
+async fn held(t: &Trial) -> Result<(Vec<Pod>, Held)> {
+    let pods = t.workers(NAME).await?;
+    let mut held = Held::new();
+    for name in pods.iter().map(Pod::name_any) {
+        // One that starts or ends does not answer.
+        let Ok(status) = t.ask(&name, PORT, "status").await else { continue };
+        let status: Value = serde_json::from_str(&status).context("/status is not JSON")?;
+        let number = |field: &str| status[field].as_u64().with_context(|| format!("/status has no {field}: {status}"));
+        held.insert(name, number("inFlight")? + number("held")?);
     }
-
-    fn unacknowledged(&self) -> u64 {
-        self.unacknowledged.values().sum()
-    }
-
-    fn redelivered(&self) -> f64 {
-        self.redelivered.values().sum()
-    }
-
-    /// The pod that holds most.
-    fn fullest<'a>(&self, pods: &'a [Pod]) -> Option<&'a Pod> {
-        pods.iter().max_by_key(|pod| self.unacknowledged.get(&pod.name_any()).copied())
-    }
+    Ok((pods, held))
 }
 
 /// The server takes this long for each statement, so that messages are on their way when a fault strikes.
@@ -108,31 +80,30 @@ async fn slow_down(t: &Trial, seconds: f64) -> Result<()> {
 }
 
 /// Waits until enough is unacknowledged.
-async fn loaded(t: &Trial, seen: &mut Seen, plan: &Plan) -> Result<Vec<Pod>> {
+async fn loaded(t: &Trial, plan: &Plan) -> Result<(Vec<Pod>, Held)> {
     until(READY, async || {
-        let pods = seen.look(t).await?;
-        let now = seen.unacknowledged();
+        let (pods, held) = held(t).await?;
+        let now: u64 = held.values().sum();
         ensure!(
             now >= plan.unacknowledged,
             "only {now} messages are unacknowledged: the fault would meet nobody at work"
         );
-        Ok(pods)
+        Ok((pods, held))
     })
     .await
 }
 
 /// Strikes, and waits for the trace that it must leave.
-async fn strike(t: &Trial, seen: &mut Seen, fault: Fault, plan: &Plan) -> Result<()> {
-    let pods = loaded(t, seen, plan).await?;
-    let unacknowledged = seen.unacknowledged();
+async fn strike(t: &Trial, fault: Fault, plan: &Plan) -> Result<()> {
+    let (pods, held) = loaded(t, plan).await?;
     match fault {
         Fault::Worker => {
-            let victim = seen.fullest(&pods).context("no worker")?;
-            let before = seen.redelivered();
+            let victim = pods.iter().max_by_key(|pod| held.get(&pod.name_any())).context("no worker")?;
+            let before = t.hub.redelivered(NAME).await?;
             sigkill(&t.cluster, victim).await?;
             until(READY, async || {
-                seen.look(t).await?;
-                ensure!(seen.redelivered() > before, "{} was killed, and nothing was redelivered", victim.name_any());
+                let now = t.hub.redelivered(NAME).await?;
+                ensure!(now > before, "{} was killed, and nothing was redelivered", victim.name_any());
                 Ok(())
             })
             .await?;
@@ -167,10 +138,7 @@ async fn strike(t: &Trial, seen: &mut Seen, fault: Fault, plan: &Plan) -> Result
             .await?;
         }
     }
-    eprintln!(
-        "ledger: {fault:?} ended with {unacknowledged} unacknowledged, {} redelivered so far",
-        seen.redelivered()
-    );
+    eprintln!("ledger: {fault:?} ended while {held:?} were unacknowledged");
     Ok(())
 }
 
@@ -180,7 +148,6 @@ async fn restart(service: &str) -> Result<()> {
 
 /// Each of the faults once, and workers again and again until all is published.
 async fn strike_all(t: &Trial, publisher: &Publisher, plan: &Plan) -> Result<()> {
-    let mut seen = Seen::default();
     let mut faults = FAULTS.into_iter();
     let mut next = Instant::now() + KILL_EVERY;
     loop {
@@ -190,7 +157,7 @@ async fn strike_all(t: &Trial, publisher: &Publisher, plan: &Plan) -> Result<()>
             None => Fault::Worker,
         };
         sleep_until(next).await;
-        strike(t, &mut seen, fault, plan).await.with_context(|| format!("{fault:?}"))?;
+        strike(t, fault, plan).await.with_context(|| format!("{fault:?}"))?;
         next = (next + KILL_EVERY).max(Instant::now());
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::IngestPipeline;
 use drover_e2e::pipeline::{COLUMNS, READY, SEEN, manifest};
 use drover_e2e::surroundings::surroundings;
-use drover_e2e::trial::{Trial, trial};
+use drover_e2e::trial::{Trial, password, trial};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
@@ -147,7 +147,7 @@ async fn each_way_in_which_a_table_does_not_fit_is_named_and_heals_without_a_res
 async fn a_secret_may_name_the_store_in_parts() -> Result<()> {
     trial("parts", async |t| {
         let port = t.store.uri.port().unwrap_or(5432).to_string();
-        let password = format!("p/{}@%", t.canary);
+        let password = password(&t.canary);
         let keys = [
             ("host", t.store.uri.host_str().context("no host")?),
             ("port", &port),
