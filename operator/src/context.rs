@@ -18,6 +18,7 @@ use k8s_openapi::{
 };
 use kube::{Client, core::DeserializeGuard};
 use kube_runtime::{events::Recorder, reflector::Store};
+use tokio::sync::watch;
 
 use crate::{config::Config, hub::Hubs, metrics::Metrics, secrets::Secrets, store::Stores, workers::Workers};
 
@@ -64,11 +65,18 @@ pub struct Caches {
     pub disruption_budgets: Store<PodDisruptionBudget>,
     /// The pods.
     pub pods: Store<Pod>,
+    /// True once all of them hold what there is.
+    pub filled: watch::Receiver<bool>,
 }
 
 impl Caches {
-    /// Waits until each holds what there is. Ends early only when the watches have ended, with the process.
+    /// Waits until each cache holds what there is. Ends early only when the watches have ended, with the process.
     pub(crate) async fn ready(&self) {
+        let _ = self.filled.clone().wait_for(|filled| *filled).await;
+    }
+
+    /// Waits for the stores themselves. Only one may: a store wakes the last who asked, and nobody else.
+    pub(crate) async fn fill(&self) {
         let _ = futures::join!(
             self.deployments.wait_until_ready(),
             self.config_maps.wait_until_ready(),

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
@@ -12,8 +12,8 @@ use crate::metrics::Metrics;
 /// What the probes look at.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    /// The caches are filled.
-    pub ready: Arc<AtomicBool>,
+    /// Namespaces, or all of them as one, whose caches are not filled yet.
+    pub waiting: Arc<AtomicUsize>,
 }
 
 /// The routes.
@@ -23,7 +23,7 @@ pub(crate) fn router(health: Health, metrics: Metrics) -> Router {
         .route(
             "/readyz",
             get(|State((health, _)): State<(Health, Metrics)>| async move {
-                if health.ready.load(Ordering::Acquire) {
+                if health.waiting.load(Ordering::Acquire) == 0 {
                     (StatusCode::OK, "ready")
                 } else {
                     (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet")

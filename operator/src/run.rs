@@ -1,6 +1,12 @@
 //! The running operator: caches, controllers, probes.
 
-use std::{future::Future, sync::Arc, sync::atomic::Ordering};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::Context as _;
 use drover_crds::api::WindowQuery;
@@ -15,7 +21,7 @@ use kube_runtime::{
     watcher,
 };
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -81,8 +87,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
-    let health = Health::default();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), worker_image = config.worker_image, "the operator starts");
+    let health = Health { waiting: Arc::new(AtomicUsize::new(config.scopes().len())) };
     let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
     let scopes: Vec<Scope> = config.scopes().into_iter().map(Scope::new).collect();
     let context = Context {
@@ -134,11 +140,18 @@ impl Scope {
         let (network_policies, of_network_policies) = watched(&client, namespace, &owned);
         let (disruption_budgets, of_disruption_budgets) = watched(&client, namespace, &owned);
         let (pods, of_pods) = watched::<k8s_openapi::api::core::v1::Pod>(&client, namespace, &owned);
-        let caches = Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods };
+        let (full, filled) = watch::channel(false);
+        let caches =
+            Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods, filled };
         let (reader, writer) = self.pipelines;
         let pipelines: Api<Guarded> = api(&client, namespace);
         let main = watcher(pipelines, watcher::Config::default()).default_backoff().reflect(writer).applied_objects();
-        let filled = filled(caches.clone(), reader.clone(), health);
+        let filling = caches.clone();
+        let filling = async {
+            filling.fill().await;
+            let _ = full.send(true);
+            health.waiting.fetch_sub(1, Ordering::AcqRel);
+        };
         let controller = Controller::for_stream(main, reader)
             .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
             .owns_stream(of_deployments)
@@ -156,14 +169,8 @@ impl Scope {
             .run(window_query::reconcile, window_query::error_policy, Arc::new(context))
             .for_each(|_| std::future::ready(()));
         let pods = of_pods.take_until(stop.cancelled_owned()).for_each(|_| std::future::ready(()));
-        futures::join!(controller, queries, pods, filled);
+        futures::join!(controller, queries, pods, filling);
     }
-}
-
-/// Ready once every cache holds what there is.
-async fn filled(caches: Caches, pipelines: Store<Guarded>, health: Health) {
-    let _ = futures::join!(caches.ready(), pipelines.wait_until_ready());
-    health.ready.store(true, Ordering::Release);
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

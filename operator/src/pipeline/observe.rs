@@ -115,7 +115,11 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
         Some(External::from(found))
     };
     let (queues, table) = futures::join!(queues, table);
-    seen.hub = queues;
+    match queues {
+        // What the spec asks for cannot be: that is told where the spec is judged.
+        External::Problem(problem) if problem.reason == "NeedsManagementApi" => seen.admitted = Err(problem),
+        queues => seen.hub = queues,
+    }
     if let Some(table) = table {
         seen.store = table;
     }
