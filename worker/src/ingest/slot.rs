@@ -119,7 +119,7 @@ impl Slot {
     async fn write(&mut self, batch: &[Delivery], items: &[Item<'_>], course: &mut Course) -> Result<(), Surrendered> {
         let mut halving = Halving::new(items.len());
         let mut refusals = Vec::new();
-        let mut told = false;
+        let (mut told, mut doubted) = (false, false);
         loop {
             self.write_parts(batch, items, course, &mut halving, &mut refusals).await?;
             if !told {
@@ -128,8 +128,15 @@ impl Slot {
             } else if refusals.is_empty() {
                 self.context.outage().over();
             }
-            let Some((reason, message)) = self.outage(&refusals) else { break };
-            self.hold("sink", reason, &message).await?;
+            match self.outage(&refusals) {
+                Some((reason, message)) => {
+                    self.hold("sink", reason, &message).await?;
+                    doubted = true;
+                }
+                // It was over while these were being refused: they are not to blame before they are refused once more.
+                None if doubted && !refusals.is_empty() => doubted = false,
+                None => break,
+            }
             refusals.clear();
             halving.again();
         }
