@@ -120,6 +120,7 @@ impl Crew {
         let lost: Vec<usize> = lost.collect();
         self.free.extend(lost.into_iter().map(|n| (n, self.context.target.writer())));
         self.context.holds.clear();
+        self.context.outage().abandoned();
         self.context.meter.held.store(0, Relaxed);
         self.surrender = CancellationToken::new();
     }

@@ -119,24 +119,16 @@ impl Slot {
     async fn write(&mut self, batch: &[Delivery], items: &[Item<'_>], course: &mut Course) -> Result<(), Surrendered> {
         let mut halving = Halving::new(items.len());
         let mut refusals = Vec::new();
-        let (mut told, mut doubted) = (false, false);
+        let mut before = None;
         loop {
+            let endings = self.context.outage().endings();
             self.write_parts(batch, items, course, &mut halving, &mut refusals).await?;
-            if !told {
-                told = true;
-                self.context.outage().record(ends(items, course, &refusals));
-            } else if refusals.is_empty() {
-                self.context.outage().over();
+            match self.judge(endings, before, items, course, &refusals) {
+                Judgement::Final => break,
+                Judgement::Stale => {}
+                Judgement::Outage { message } => self.hold("sink", "MostMessagesRefused", &message).await?,
             }
-            match self.outage(&refusals) {
-                Some((reason, message)) => {
-                    self.hold("sink", reason, &message).await?;
-                    doubted = true;
-                }
-                // It was over while these were being refused: they are not to blame before they are refused once more.
-                None if doubted && !refusals.is_empty() => doubted = false,
-                None => break,
-            }
+            before = Some(refusals.len());
             refusals.clear();
             halving.again();
         }
@@ -216,12 +208,32 @@ impl Slot {
         let _ = self.finished.send(Finished { tag: batch[message].delivery_tag, outcome });
     }
 
-    /// Whether what was refused is nobody's fault.
-    fn outage(&self, refusals: &[(usize, Rejection, Likeness)]) -> Option<(&'static str, String)> {
-        let outage = self.context.outage();
-        let (_, rejection, _) = refusals.iter().find(|(_, _, likeness)| outage.is(likeness))?;
-        let message = format!("most messages are refused alike, so the table is to blame: {}", rejection.error);
-        Some(("MostMessagesRefused", message))
+    /// Whether what was refused is to blame; `before` is how many were in the try before. In one step: an outage may end
+    /// at any time.
+    fn judge(
+        &self,
+        endings: u64,
+        before: Option<usize>,
+        items: &[Item<'_>],
+        course: &Course,
+        refusals: &[(usize, Rejection, Likeness)],
+    ) -> Judgement {
+        let mut outage = self.context.outage();
+        match before {
+            // Where some are taken that were refused before, an outage is over.
+            Some(before) if refusals.len() < before => outage.over(),
+            Some(_) => {}
+            None => outage.record(ends(items, course, refusals)),
+        }
+        if !refusals.is_empty() && outage.endings() != endings {
+            return Judgement::Stale;
+        }
+        match refusals.iter().find(|(_, _, likeness)| outage.is(likeness)) {
+            None => Judgement::Final,
+            Some((_, rejection, _)) => Judgement::Outage {
+                message: format!("most messages are refused alike, so the table is to blame: {}", rejection.error),
+            },
+        }
     }
 
     /// Dead-letters what is rejected. A dead letter that no queue takes is waited with, not lost.
@@ -288,6 +300,16 @@ impl Slot {
 fn too_slow() -> Failure {
     let message = format!("the sink does not answer within {} s", ATTEMPT_TIMEOUT.as_secs());
     Failure::Hold { reason: "Timeout".to_owned(), message }
+}
+
+/// What refusals of a batch mean.
+enum Judgement {
+    /// The messages are to blame.
+    Final,
+    /// They were refused before an outage's end, and are not to blame before they are refused once more.
+    Stale,
+    /// The sink is to blame.
+    Outage { message: String },
 }
 
 /// How far the messages of a batch are.

@@ -265,6 +265,8 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) async fn start(settings: Settings) -> Self {
+        // Shown where a test fails; another test may have set it up.
+        let _ = tracing_subscriber::fmt().with_env_filter("drover_worker=debug").with_test_writer().try_init();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

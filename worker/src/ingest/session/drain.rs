@@ -107,6 +107,7 @@ impl Session<'_> {
         self.crew.surrender = CancellationToken::new();
         self.await_sink(shutdown).await?;
         self.crew.context.holds.clear();
+        self.crew.context.outage().abandoned();
         self.intake.want(self.crew.limits.start());
         Ok(())
     }
