@@ -230,8 +230,11 @@ impl Slot {
         }
         match refusals.iter().find(|(_, _, likeness)| outage.is(likeness)) {
             None => Judgement::Final,
-            Some((_, rejection, _)) => Judgement::Outage {
-                message: format!("most messages are refused alike, so the table is to blame: {}", rejection.error),
+            // Without the error: it may show a row.
+            Some((_, _, likeness)) => Judgement::Outage {
+                message: format!(
+                    "most messages are refused alike (SQLSTATE {likeness}), so the table is to blame: mend it"
+                ),
             },
         }
     }
@@ -252,12 +255,8 @@ impl Slot {
                     dead.retain(|(n, why)| {
                         let confirmed = receipts.next() == Some(Receipt::Confirmed);
                         if confirmed {
-                            tracing::info!(
-                                stage = why.stage.as_str(),
-                                reason = why.reason,
-                                "dead-lettered: {}",
-                                why.error
-                            );
+                            // Without the error: it may show a row. The letter has it.
+                            tracing::info!(stage = why.stage.as_str(), reason = why.reason, "dead-lettered a message");
                             self.context.meter.dead_letter(why.stage.as_str(), why.reason);
                             self.finish(batch, course, *n, Outcome::DeadLettered);
                         }

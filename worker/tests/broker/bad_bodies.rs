@@ -15,7 +15,7 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("NotJson", r#"{"n":1}{"n":2}"#),
         ("NotJson", r#"{"n":1,}"#),
         ("NotJson", r#"{"n":NaN}"#),
-        ("NotJson", r#"{n:1}"#),
+        ("NotJson", r"{n:1}"),
         ("NotJson", r#"{"n":0x10}"#),
         ("NotJson", "{\"s\":\"a\nb\"}"),
         ("NotAnObject", "[]"),

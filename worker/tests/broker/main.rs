@@ -6,5 +6,7 @@ mod connect;
 mod drain;
 mod faults;
 mod hub_sink;
+mod process;
+mod restarts;
 mod surroundings;
 mod upsert;

@@ -81,18 +81,23 @@ impl Lane {
 
     /// A connection, and nothing of this name in the broker.
     pub(crate) async fn bare(name: &str) -> Self {
-        let address = StoreAddress::from_uri(&env("DROVER_TEST_STORE_URI"), Some(file("DROVER_TEST_CA"))).unwrap();
-        let owner = store::connect(&address, "drover-test").await.unwrap();
-        let connection = hub::connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let lane = Self { name: name.to_owned(), owner, channel, connection };
+        let lane = Self::again(name).await;
         for queue in [lane.name.clone(), lane.dead(), format!("{name}.out")] {
             lane.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         }
         let exchange = lane.exchange();
         lane.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
         lane
+    }
+
+    /// A connection to what is there.
+    pub(crate) async fn again(name: &str) -> Self {
+        let address = StoreAddress::from_uri(&env("DROVER_TEST_STORE_URI"), Some(file("DROVER_TEST_CA"))).unwrap();
+        let owner = store::connect(&address, "drover-test").await.unwrap();
+        let connection = hub::connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Self { name: name.to_owned(), owner, channel, connection }
     }
 
     pub(crate) fn exchange(&self) -> String {

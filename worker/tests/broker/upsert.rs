@@ -29,27 +29,27 @@ async fn shuffled_doubled_and_redelivered_input_ends_with_the_newest_row_of_each
     let bodies = Just(bodies).prop_shuffle().new_tree(&mut runner).unwrap().current();
     lane.publish(bodies.iter().enumerate().map(|(n, body)| (n.to_string(), body.as_bytes()))).await;
     // One that is killed midway makes the rest redelivered.
-    let first = lane.worker(UPSERT, &[]).await;
-    first.await_done(200).await;
+    let first = lane.worker(UPSERT, &[("DROVER_SOURCE_PREFETCH", "20"), ("DROVER_CONCURRENCY", "1")]).await;
+    first.await_done(100).await;
     first.kill();
     let worker = lane.worker(UPSERT, &[]).await;
-    crate::surroundings::eventually("all of it done", || async {
-        let status = worker.status().await;
-        (lane.ready(&lane.name).await == 0 && status.processed > 0 && status.in_flight + status.held == 0).then_some(())
-    })
-    .await;
-    worker.stop().await;
-    assert_eq!((lane.ready(&lane.name).await, lane.ready(&lane.dead()).await), (0, 0));
     let mut wanted: Vec<(u32, i64)> = newest.into_iter().collect();
     wanted.sort_unstable();
     let mut text = String::new();
     for (device, ts) in wanted {
         write!(text, "d{device}={}/{} ", ts, ts * 100 + i64::from(device)).unwrap();
     }
-    let rows = lane
-        .ask("SELECT string_agg(deviceid || '=' || extract(epoch FROM ts)::bigint || '/' || v, ' ' ORDER BY substr(deviceid, 2)::int) FROM \"upsert-newest\"")
-        .await;
-    assert_eq!(rows, text.trim_end());
+    let rows = "SELECT string_agg(deviceid || '=' || extract(epoch FROM ts)::bigint || '/' || v, ' '
+        ORDER BY substr(deviceid, 2)::int) FROM \"upsert-newest\"";
+    crate::surroundings::eventually("the newest row of each key", || async {
+        let status = worker.status().await;
+        let idle = lane.ready(&lane.name).await == 0 && status.in_flight + status.held == 0;
+        (idle && lane.ask(rows).await == text.trim_end()).then_some(())
+    })
+    .await;
+    worker.stop().await;
+    assert_eq!((lane.ready(&lane.name).await, lane.ready(&lane.dead()).await), (0, 0));
+    assert_eq!(lane.ask(rows).await, text.trim_end());
     lane.close().await;
 }
 
