@@ -176,6 +176,12 @@ impl Meter {
         self.in_flight.fetch_sub(i64::try_from(messages).unwrap_or(0), Relaxed);
     }
 
+    /// No session, nothing received.
+    pub(crate) fn idle(&self) {
+        self.in_flight.store(0, Relaxed);
+        self.held.store(0, Relaxed);
+    }
+
     pub(crate) fn finished(&self, outcome: Outcome, now: Instant) {
         self.messages.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
         match outcome {

@@ -4,7 +4,7 @@
 //! half of the last messages, different ones, are refused alike, that is an outage: the sink is waited for, and no message
 //! is dead-lettered for it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// Messages that are looked back on.
 const WINDOW: usize = 50;
@@ -14,10 +14,12 @@ const LEAST: usize = 10;
 /// What refusals have in common: the SQLSTATE and the constraint or column.
 pub(crate) type Likeness = String;
 
-/// The last messages that reached the sink.
+/// The last messages that reached the sink, and the outage that they tell of.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     last: VecDeque<Option<Likeness>>,
+    lasting: HashSet<Likeness>,
+    endings: u64,
 }
 
 impl Outage {
@@ -28,15 +30,31 @@ impl Outage {
         self.last.drain(..surplus);
     }
 
-    /// Whether refusals of this likeness are nobody's fault.
-    pub(crate) fn is(&self, likeness: &str) -> bool {
+    /// Whether refusals of this likeness are nobody's fault. Once they are, they are until it is over: what others are
+    /// taken for meanwhile may say that the end has come, and not that this message is to blame.
+    pub(crate) fn is(&mut self, likeness: &str) -> bool {
         let alike = self.last.iter().flatten().filter(|l| *l == likeness).count();
-        alike >= LEAST && alike * 2 > self.last.len()
+        if alike >= LEAST && alike * 2 > self.last.len() {
+            self.lasting.insert(likeness.to_owned());
+        }
+        self.lasting.contains(likeness)
     }
 
-    /// What was refused alike is taken now: it begins anew.
+    /// Something that was refused is taken now: it begins anew.
     pub(crate) fn over(&mut self) {
         self.last.clear();
+        self.lasting.clear();
+        self.endings += 1;
+    }
+
+    /// Nobody is left who waits for the end.
+    pub(crate) fn abandoned(&mut self) {
+        self.lasting.clear();
+    }
+
+    /// Outages that are over. What was refused before the last one's end may be taken now.
+    pub(crate) fn endings(&self) -> u64 {
+        self.endings
     }
 }
 
@@ -64,6 +82,16 @@ mod tests {
         assert!(!after(&[(200, None), (25, Some("23502 a"))]).is("23502 a"));
         assert!(!after(&[(10, Some("23502 a")), (10, Some("23502 b"))]).is("23502 a"));
         assert!(!after(&[(10, Some("23502 a"))]).is("23502 b"));
+    }
+
+    #[test]
+    fn an_outage_lasts_until_it_is_over_whatever_else_is_taken() {
+        let mut outage = after(&[(10, Some("x"))]);
+        assert!(outage.is("x"));
+        outage.record(std::iter::repeat_n(None, 100));
+        assert!(outage.is("x"));
+        outage.abandoned();
+        assert!(!outage.is("x"));
     }
 
     #[test]

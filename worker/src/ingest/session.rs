@@ -20,6 +20,7 @@ use lapin::{
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
+    time::{sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -120,7 +121,8 @@ impl Crew {
         let lost: Vec<usize> = lost.collect();
         self.free.extend(lost.into_iter().map(|n| (n, self.context.target.writer())));
         self.context.holds.clear();
-        self.context.meter.held.store(0, Relaxed);
+        self.context.outage().abandoned();
+        self.context.meter.idle();
         self.surrender = CancellationToken::new();
     }
 }
@@ -186,7 +188,7 @@ impl<'c> Session<'c> {
                 Some(end) = self.crew.slots.join_next() => self.slot_ended(end),
                 Some(finished) = self.finished.recv() => self.finish(&finished, clock::now()),
                 Some(arrival) = self.intake.next() => self.receive(arrival)?,
-                () = tokio::time::sleep(pause) => {}
+                () = sleep(pause) => {}
             }
             self.gather()?;
         }
@@ -303,32 +305,34 @@ impl<'c> Session<'c> {
         holding.is_some_and(|holding| clock::now().saturating_duration_since(holding.since) >= HOLD_LIMIT)
     }
 
-    /// Gives deliveries back to the queue. Where nothing is bound to come back by, as to an adopted queue, they are requeued.
-    async fn give_back(&mut self, mut deliveries: Vec<Delivery>, patience: &CancellationToken) -> Result<(), Lost> {
+    /// Gives deliveries back to the queue, and tells which it could not until then. Where nothing is bound to come back by,
+    /// as to an adopted queue, they are requeued.
+    async fn give_back(
+        &mut self,
+        mut deliveries: Vec<Delivery>,
+        until: tokio::time::Instant,
+    ) -> Result<Vec<Delivery>, Lost> {
         if self.crew.adopt {
             for delivery in &deliveries {
                 let requeue = BasicNackOptions { multiple: false, requeue: true };
                 self.channel.basic_nack(delivery.delivery_tag, requeue).await?;
                 self.acks.forget(delivery.delivery_tag);
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut backoff = Backoff::default();
         while !deliveries.is_empty() {
-            match self.crew.context.give_back(&deliveries).await {
-                Ok(receipts) => self.returned(&mut deliveries, &receipts),
-                Err(error) => tracing::warn!(reason = error.reason(), "messages cannot be given back: {error}"),
+            match timeout_at(until, self.crew.context.give_back(&deliveries)).await {
+                Ok(Ok(receipts)) => self.returned(&mut deliveries, &receipts),
+                Ok(Err(error)) => tracing::warn!(reason = error.reason(), "messages cannot be given back: {error}"),
+                Err(_) => break,
             }
             self.acknowledge().await?;
-            if !deliveries.is_empty() {
-                tokio::select! {
-                    () = tokio::time::sleep(backoff.next()) => {}
-                    // They come again once the channel is gone.
-                    () = patience.cancelled() => return Ok(()),
-                }
+            if !deliveries.is_empty() && timeout_at(until, sleep(backoff.next())).await.is_err() {
+                break;
             }
         }
-        Ok(())
+        Ok(deliveries)
     }
 
     fn returned(&mut self, deliveries: &mut Vec<Delivery>, receipts: &[Receipt]) {

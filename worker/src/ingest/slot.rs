@@ -119,17 +119,16 @@ impl Slot {
     async fn write(&mut self, batch: &[Delivery], items: &[Item<'_>], course: &mut Course) -> Result<(), Surrendered> {
         let mut halving = Halving::new(items.len());
         let mut refusals = Vec::new();
-        let mut told = false;
+        let mut before = None;
         loop {
+            let endings = self.context.outage().endings();
             self.write_parts(batch, items, course, &mut halving, &mut refusals).await?;
-            if !told {
-                told = true;
-                self.context.outage().record(ends(items, course, &refusals));
-            } else if refusals.is_empty() {
-                self.context.outage().over();
+            match self.judge(endings, before, items, course, &refusals) {
+                Judgement::Final => break,
+                Judgement::Stale => {}
+                Judgement::Outage { message } => self.hold("sink", "MostMessagesRefused", &message).await?,
             }
-            let Some((reason, message)) = self.outage(&refusals) else { break };
-            self.hold("sink", reason, &message).await?;
+            before = Some(refusals.len());
             refusals.clear();
             halving.again();
         }
@@ -209,12 +208,35 @@ impl Slot {
         let _ = self.finished.send(Finished { tag: batch[message].delivery_tag, outcome });
     }
 
-    /// Whether what was refused is nobody's fault.
-    fn outage(&self, refusals: &[(usize, Rejection, Likeness)]) -> Option<(&'static str, String)> {
-        let outage = self.context.outage();
-        let (_, rejection, _) = refusals.iter().find(|(_, _, likeness)| outage.is(likeness))?;
-        let message = format!("most messages are refused alike, so the table is to blame: {}", rejection.error);
-        Some(("MostMessagesRefused", message))
+    /// Whether what was refused is to blame; `before` is how many were in the try before. In one step: an outage may end
+    /// at any time.
+    fn judge(
+        &self,
+        endings: u64,
+        before: Option<usize>,
+        items: &[Item<'_>],
+        course: &Course,
+        refusals: &[(usize, Rejection, Likeness)],
+    ) -> Judgement {
+        let mut outage = self.context.outage();
+        match before {
+            // Where some are taken that were refused before, an outage is over.
+            Some(before) if refusals.len() < before => outage.over(),
+            Some(_) => {}
+            None => outage.record(ends(items, course, refusals)),
+        }
+        if !refusals.is_empty() && outage.endings() != endings {
+            return Judgement::Stale;
+        }
+        match refusals.iter().find(|(_, _, likeness)| outage.is(likeness)) {
+            None => Judgement::Final,
+            // Without the error: it may show a row.
+            Some((_, _, likeness)) => Judgement::Outage {
+                message: format!(
+                    "most messages are refused alike (SQLSTATE {likeness}), so the table is to blame: mend it"
+                ),
+            },
+        }
     }
 
     /// Dead-letters what is rejected. A dead letter that no queue takes is waited with, not lost.
@@ -233,12 +255,8 @@ impl Slot {
                     dead.retain(|(n, why)| {
                         let confirmed = receipts.next() == Some(Receipt::Confirmed);
                         if confirmed {
-                            tracing::info!(
-                                stage = why.stage.as_str(),
-                                reason = why.reason,
-                                "dead-lettered: {}",
-                                why.error
-                            );
+                            // Without the error: it may show a row. The letter has it.
+                            tracing::info!(stage = why.stage.as_str(), reason = why.reason, "dead-lettered a message");
                             self.context.meter.dead_letter(why.stage.as_str(), why.reason);
                             self.finish(batch, course, *n, Outcome::DeadLettered);
                         }
@@ -281,6 +299,16 @@ impl Slot {
 fn too_slow() -> Failure {
     let message = format!("the sink does not answer within {} s", ATTEMPT_TIMEOUT.as_secs());
     Failure::Hold { reason: "Timeout".to_owned(), message }
+}
+
+/// What refusals of a batch mean.
+enum Judgement {
+    /// The messages are to blame.
+    Final,
+    /// They were refused before an outage's end, and are not to blame before they are refused once more.
+    Stale,
+    /// The sink is to blame.
+    Outage { message: String },
 }
 
 /// How far the messages of a batch are.

@@ -6,8 +6,10 @@
 use super::layout::{Layout, Mode};
 use crate::store::table::quoted;
 
-/// Begins a transaction in which times without a zone mean UTC.
-pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'";
+/// Begins a transaction in which times without a zone mean UTC, and which the server ends itself if it waits for too long:
+/// an attempt is given up after 30 s, and must leave nothing behind that still waits.
+pub(crate) const BEGIN: &str =
+    "BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL statement_timeout = '25s'";
 
 /// Writes a group of rows: one array parameter for each of `columns`.
 pub(crate) fn write(layout: &Layout, columns: &[usize]) -> String {

@@ -32,7 +32,7 @@ pub struct WorkerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HoldingStatus {
-    /// Where: `sink`, `deadLetter` or `return`.
+    /// Where: `sink` or `deadLetter`.
     pub stage: String,
     /// The reason in `CamelCase`.
     pub reason: String,

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use lapin::message::Delivery;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,36 +16,26 @@ const MARGIN: Duration = Duration::from_secs(3);
 /// Slots that are asked to surrender do so at once; one that does not is given up after this.
 const SURRENDER: Duration = Duration::from_secs(2);
 
+/// Time to give messages back in, while the sink is waited for.
+const RETURN: Duration = Duration::from_secs(20);
+
 impl Session<'_> {
     /// Stops intake, finishes what runs within the grace period, gives back the rest, and acknowledges.
     pub(super) async fn drain(&mut self) -> Result<(), Lost> {
         let grace = self.crew.limits.grace;
-        let deadline = tokio::time::Instant::from_std(clock::now() + grace.saturating_sub(MARGIN.min(grace / 2)));
+        let deadline = Instant::from_std(clock::now() + grace.saturating_sub(MARGIN.min(grace / 2)));
         tracing::info!(held = self.held.len(), unacknowledged = self.acks.unacknowledged(), "draining");
-        let patience = CancellationToken::new();
         self.stop_intake().await?;
         let held = self.held.drain(..).collect();
-        let given_back = self.give_back_by(held, deadline, &patience).await;
-        if given_back.is_err() {
-            tracing::warn!("the connection was lost while draining: messages that are not done come again");
-        }
+        self.give_back(held, deadline).await?;
         self.finish_slots(deadline).await;
-        let left: Vec<Delivery> = self.surrender().await;
-        // Half of the margin at most; the rest of the messages comes again with the channel's end.
-        let end = deadline + MARGIN.min(grace / 2) / 2;
-        self.give_back_by(left, end, &patience).await?;
-        self.acknowledge_all().await?;
-        Ok(())
-    }
-
-    async fn give_back_by(
-        &mut self,
-        deliveries: Vec<Delivery>,
-        deadline: tokio::time::Instant,
-        patience: &CancellationToken,
-    ) -> Result<(), Lost> {
-        let given = tokio::time::timeout_at(deadline, self.give_back(deliveries, patience)).await;
-        given.unwrap_or(Ok(()))
+        let left = self.surrender().await;
+        // Half of the margin at most; what is left then comes again with the channel's end.
+        let left = self.give_back(left, deadline + MARGIN.min(grace / 2) / 2).await?;
+        if !left.is_empty() {
+            tracing::warn!(messages = left.len(), "messages could not be given back; they come again");
+        }
+        self.acknowledge_all().await
     }
 
     async fn acknowledge_all(&mut self) -> Result<(), Lost> {
@@ -67,12 +57,12 @@ impl Session<'_> {
     }
 
     /// Until the deadline, or until only the sink is waited for.
-    async fn finish_slots(&mut self, deadline: tokio::time::Instant) {
+    async fn finish_slots(&mut self, deadline: Instant) {
         while !self.crew.slots.is_empty() && !self.crew.context.holds.any() {
             tokio::select! {
                 Some(end) = self.crew.slots.join_next() => self.slot_ended(end),
                 Some(finished) = self.finished.recv() => self.finish(&finished, clock::now()),
-                () = tokio::time::sleep_until(deadline) => return,
+                () = sleep_until(deadline) => return,
                 () = sleep(super::PATIENCE / 2) => {}
             }
             if self.acknowledge().await.is_err() {
@@ -102,11 +92,15 @@ impl Session<'_> {
         let left = self.surrender().await;
         self.crew.context.holds.merge(SELF);
         tracing::warn!(messages = left.len(), "the sink has been down for long: messages go back to the queue");
-        self.give_back(left, shutdown).await?;
+        let until = Instant::from_std(clock::now() + RETURN);
+        let left = self.give_back(left, until).await?;
+        // What cannot go back stays, and is written first.
+        self.held.extend(left);
         self.acknowledge_all().await?;
         self.crew.surrender = CancellationToken::new();
         self.await_sink(shutdown).await?;
         self.crew.context.holds.clear();
+        self.crew.context.outage().abandoned();
         self.intake.want(self.crew.limits.start());
         Ok(())
     }

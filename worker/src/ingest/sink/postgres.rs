@@ -116,14 +116,11 @@ impl Writer {
         }
         let table = Arc::clone(&self.table);
         let client = self.client().await?;
-        let shape = match table::describe(client, &table.sink).await {
-            Ok(shape) => shape,
-            Err(problem) => {
-                self.client = None;
-                return Err(hold(problem.reason.as_str(), problem.message));
-            }
-        };
-        shape.fits(&table.sink).map_err(|problem| hold(problem.reason.as_str(), problem.message))?;
+        let described = table::describe(client, &table.sink).await;
+        let shape = described.and_then(|shape| shape.fits(&table.sink).map(|()| shape)).map_err(|problem| {
+            self.client = None;
+            hold(problem.reason.as_str(), problem.message)
+        })?;
         let layout = Arc::new(Layout::new(&shape, &table.sink));
         table.learn(Some(Arc::clone(&layout)));
         Ok(layout)
@@ -168,8 +165,9 @@ impl Writer {
             }
             (Fault::Retry, Some(refused)) => Failure::Retry { message: refused.message().to_owned() },
             _ => {
-                // The table may be another one by now.
+                // The table may be another one by now, and a connection keeps what it began with, such as being read-only.
                 self.table.learn(None);
+                self.client = None;
                 let reason = StoreReason::of(&error);
                 let described = store::describe(&self.table.address.identity(), error);
                 hold(reason.as_str(), described.message)
