@@ -57,7 +57,7 @@ impl PartialOrd for Ordered {
 
 impl Ord for Ordered {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
+        self.0.exact_cmp(&other.0)
     }
 }
 
@@ -357,7 +357,7 @@ fn precedes(shape: &Shape, a: &Ranked, b: &Ranked) -> bool {
     let order = by_order.fold(Ordering::Equal, Ordering::then);
     order
         .then_with(|| (a.time, a.position).cmp(&(b.time, b.position)))
-        .then_with(|| a.value.total_cmp(&b.value))
+        .then_with(|| a.value.exact_cmp(&b.value))
         .is_le()
 }
 
@@ -395,7 +395,7 @@ impl Partial {
                 moments.sum.encode(out);
                 moments.squares.encode(out);
             }
-            Self::Extreme(value) => encode_exactly(value, out),
+            Self::Extreme(value) => key::encode_exactly(value, out),
             Self::Distinct(set) => {
                 key::length(set.len(), out);
                 for b in set {
@@ -405,7 +405,7 @@ impl Partial {
             Self::Values(values) => {
                 key::length(values.len(), out);
                 for (value, n) in values {
-                    encode_exactly(&value.0, out);
+                    key::encode_exactly(&value.0, out);
                     out.extend_from_slice(&n.to_le_bytes());
                 }
             }
@@ -413,10 +413,10 @@ impl Partial {
                 key::length(list.len(), out);
                 for ranked in list {
                     key::length(ranked.order.len(), out);
-                    ranked.order.iter().for_each(|v| encode_exactly(v, out));
+                    ranked.order.iter().for_each(|v| key::encode_exactly(v, out));
                     out.extend_from_slice(&ranked.time.to_le_bytes());
                     out.extend_from_slice(&ranked.position.to_le_bytes());
-                    encode_exactly(&ranked.value, out);
+                    key::encode_exactly(&ranked.value, out);
                 }
             }
             Self::Sketch(sketch) => sketch.encode(out),
@@ -460,9 +460,4 @@ fn ranked_from(r: &mut Reader<'_>) -> Option<Ranked> {
     let n = r.length()?;
     let order = (0..n).map(|_| r.value()).collect::<Option<_>>()?;
     Some(Ranked { order, time: r.i64()?, position: r.u64()?, value: r.value()? })
-}
-
-/// Whole floats become integers in a key; a stored value keeps its type only where that matters to nobody, so it may as well.
-fn encode_exactly(value: &Value, out: &mut Vec<u8>) {
-    key::encode(value, out);
 }

@@ -39,7 +39,7 @@ pub(crate) fn number(value: &Value, operation: &str) -> Result<Value, DataError>
 
 fn read_float(text: &str) -> Option<f64> {
     let numeric = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
-    text.parse::<f64>().ok().filter(|f| numeric && f.is_finite())
+    text.parse::<f64>().ok().filter(|f| numeric && f.is_finite()).map(|f| f + 0.0)
 }
 
 fn float(value: &Value, operation: &str) -> Result<f64, DataError> {
@@ -73,7 +73,7 @@ pub(crate) fn negate(value: &Value) -> Result<Value, DataError> {
     match value {
         Value::Null => Ok(Value::Null),
         _ => match number(value, "negation")? {
-            Value::Float(f) => Ok(Value::Float(-f)),
+            Value::Float(f) => Value::float(-f, "negation"),
             n => n.as_integer().and_then(i64::checked_neg).map(Value::BigInt).ok_or_else(|| overflow("negation")),
         },
     }
@@ -220,7 +220,7 @@ pub(crate) fn date_call(function: Function, unit: Unit, args: &[Value]) -> Resul
 pub(crate) fn regex_match(value: &Value, regex: &Regex) -> Result<Value, DataError> {
     match value {
         Value::Null => Ok(Value::Null),
-        Value::Text(text) => Ok(Value::BigInt(i64::from(regex.is_match(text)))),
+        Value::Text(text) => Ok(Value::BigInt(text::find(regex, text))),
         other => Err(other.wrong_type("REGEXMATCH")),
     }
 }
@@ -269,8 +269,8 @@ fn rounding(function: Function, args: &[Value], name: &str) -> Result<Value, Dat
         (Function::Abs, Value::Float(f)) => Ok(Value::Float(f.abs())),
         (Function::Sign, Value::BigInt(n)) => Ok(Value::BigInt(n.signum())),
         (Function::Sign, Value::Float(f)) => Ok(Value::Float(if f == 0.0 { 0.0 } else { f.signum() })),
-        (Function::Ceiling, Value::Float(f)) => Ok(Value::Float(f.ceil())),
-        (Function::Floor, Value::Float(f)) => Ok(Value::Float(f.floor())),
+        (Function::Ceiling, Value::Float(f)) => Value::float(f.ceil(), name),
+        (Function::Floor, Value::Float(f)) => Value::float(f.floor(), name),
         (Function::Round, n) => {
             let digits = integer(&args[1], name)?.clamp(-330, 330);
             let cut = args.get(2).map(|a| integer(a, name)).transpose()?.unwrap_or(0) != 0;
@@ -344,7 +344,7 @@ fn place(n: usize) -> Value {
 fn strings(function: Function, args: &[Value], name: &str) -> Result<Value, DataError> {
     use Function as F;
     if function == F::Space {
-        return repeat(" ", count(&args[0], name)?);
+        return repeat(" ", integer(&args[0], name)?);
     }
     if function == F::Nchar {
         let code = u32::try_from(integer(&args[0], name)?).ok().and_then(char::from_u32);
@@ -365,10 +365,13 @@ fn strings(function: Function, args: &[Value], name: &str) -> Result<Value, Data
             let n = s.chars().count().saturating_sub(count(&args[1], name)?);
             made(s.chars().skip(n).collect())
         }
-        F::Replicate => repeat(&s, count(&args[1], name)?),
+        F::Replicate => repeat(&s, integer(&args[1], name)?),
         F::CharIndex => char_index(&s, args, name),
         F::PatIndex => Ok(Value::BigInt(Pattern::new(&s, None).find(&string(&args[1], name)?))),
-        F::RegexMatch => regex_match(&args[0], &text::regex(&string(&args[1], name)?)?),
+        F::RegexMatch => match text::regex(&string(&args[1], name)?) {
+            Some(regex) => regex_match(&args[0], &regex),
+            None => Ok(Value::BigInt(0)),
+        },
         F::Replace => {
             let (from, to) = (string(&args[1], name)?, string(&args[2], name)?);
             if from.is_empty() {
@@ -405,7 +408,12 @@ fn strings(function: Function, args: &[Value], name: &str) -> Result<Value, Data
     }
 }
 
-fn repeat(text: &str, times: usize) -> Result<Value, DataError> {
+/// NULL for a negative count.
+fn repeat(text: &str, times: i64) -> Result<Value, DataError> {
+    if times < 0 {
+        return Ok(Value::Null);
+    }
+    let times = usize::try_from(times).unwrap_or(usize::MAX);
     if text.len().saturating_mul(times) > MAX_TEXT {
         return Err(DataError::Argument(format!("a text longer than {MAX_TEXT} bytes")));
     }
