@@ -107,6 +107,12 @@ impl Lowering<'_> {
     }
 
     fn name(&mut self, parts: &[Ident], at: Position) -> Result<Expr, QueryError> {
+        if let [word] = parts
+            && word.quote_style.is_none()
+            && ["TRUE", "FALSE"].iter().any(|w| word.value.eq_ignore_ascii_case(w))
+        {
+            return Err(no_truth(at));
+        }
         let resolved = self.scope.resolve(self.fields, parts, at)?;
         if self.place == Place::Group && resolved != Expr::Timestamp {
             let name = parts.iter().map(|p| p.value.as_str()).collect::<Vec<_>>().join(".");
@@ -416,12 +422,16 @@ fn literal(value: &Value, at: Position) -> Result<Literal, QueryError> {
         }
         Value::SingleQuotedString(text) | Value::NationalStringLiteral(text) => Ok(Literal::Text(text.clone())),
         Value::Null => Ok(Literal::Null),
-        Value::Boolean(_) => Err(QueryError::new(at, "there is no TRUE or FALSE").hint("CAST(1 AS bit)")),
+        Value::Boolean(_) => Err(no_truth(at)),
         Value::DoubleQuotedString(text) => {
             Err(QueryError::new(at, "double quotes are for names").hint(format!("'{text}'")))
         }
         other => Err(QueryError::new(at, format!("the literal {other} is not supported"))),
     }
+}
+
+fn no_truth(at: Position) -> QueryError {
+    QueryError::new(at, "there is no TRUE or FALSE").hint("CAST(1 AS bit); a column of that name stands in brackets")
 }
 
 fn number(digits: &str) -> Option<Literal> {
