@@ -56,7 +56,7 @@ fn a_partial_of_another_form_is_not_absorbed() {
     let mut engine = Engine::new(&plan);
     engine.push(&decoder.event(b"{\"v\":1.5}").unwrap(), 0, 0, &mut Vec::new()).unwrap();
     let good = engine.drain().remove(0);
-    for change in 0..good.partial.len() + 1 {
+    for change in 0..=good.partial.len() {
         let mut bad = good.clone();
         match bad.partial.get_mut(change) {
             // The version.

@@ -36,7 +36,7 @@ impl Transform {
 
     /// The rows of a message: none where WHERE keeps nothing, several where the body holds several events or an array is applied.
     /// All or none. The body is one JSON object, an array of objects, or objects line by line; a row is a [`Value::Record`], which
-    /// serializes to a JSON object. `arrival`, in ticks of 100 ns since 1970 UTC, is what System.Timestamp() gives.
+    /// serializes to a JSON object. `arrival`, in ticks of 100 ns since 1970 UTC, is what `System.Timestamp()` gives.
     ///
     /// # Errors
     /// The first event that is in error: it cannot be read, or something in its evaluation fails.

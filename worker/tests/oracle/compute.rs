@@ -34,7 +34,7 @@ impl Row {
         let mut exact: Vec<Option<f64>> = ["s", "lo", "hi", "pd", "pr", "top"].map(|n| number(row.field(n))).to_vec();
         exact.extend(elements(row.field("ct")).iter().map(|e| number(e.field("value"))));
         let mut all: Vec<Option<f64>> = elements(row.field("col")).iter().map(number).collect();
-        all.sort_by(order);
+        sort(&mut all);
         exact.extend(all);
         let near = ["a", "var", "varp", "sd", "sdp", "pc"].map(|n| number(row.field(n))).to_vec();
         Self { counts: ["n", "c", "d"].map(count), exact, near }
@@ -55,7 +55,7 @@ impl Row {
         known.sort_by(f64::total_cmp);
         let distinct: BTreeSet<u64> = known.iter().map(|v| v.to_bits()).collect();
         let mut ranked = values.to_vec();
-        ranked.sort_by(order);
+        sort(&mut ranked);
         let mut exact = vec![
             (!known.is_empty()).then(|| exact_sum(&known)),
             known.first().copied(),
@@ -87,8 +87,8 @@ fn elements(value: &Value) -> Vec<Value> {
     }
 }
 
-fn order(a: &Option<f64>, b: &Option<f64>) -> std::cmp::Ordering {
-    a.partial_cmp(b).unwrap()
+fn sort(values: &mut [Option<f64>]) {
+    values.sort_by(|a, b| a.partial_cmp(b).unwrap());
 }
 
 /// The rows of the scenario, and those of the step after: sums of the counts per end.
@@ -116,7 +116,7 @@ pub(crate) fn compute(s: &Scenario) -> Expected {
     }
     let mut then: BTreeMap<i64, i64> = BTreeMap::new();
     for (group, row) in &rows {
-        let end = (group.end..).find(|e| (e + s.shift()).rem_euclid(s.then) == 0).unwrap();
+        let end = (group.end..group.end + s.then).find(|e| (e + s.shift()).rem_euclid(s.then) == 0).unwrap();
         *then.entry(end).or_default() += row.counts[0];
     }
     Expected { rows: rows.into_iter().collect(), then: then.into_iter().collect() }
