@@ -15,6 +15,7 @@ mod partial;
 mod scalars;
 mod sketch;
 mod step;
+mod strings;
 mod text;
 mod transform;
 mod value;

@@ -6,9 +6,10 @@ use sqlparser::ast::{
 };
 
 use super::{
+    calls::argument,
     error::{Position, QueryError},
     plan::{Aggregate, AggregateKind, Expr, Literal, Order},
-    scalars::{Lowering, Place, argument},
+    scalars::{Lowering, Place},
     windows,
 };
 

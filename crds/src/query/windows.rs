@@ -4,9 +4,10 @@ use sqlparser::ast::{Expr as Ast, Function as Call, Spanned, UnaryOperator, Valu
 
 use super::{
     Unit,
+    calls::{arguments, function_name},
     error::{Position, QueryError},
     plan::{Window, WindowDef},
-    scalars::{Lowering, arguments, function_name},
+    scalars::Lowering,
 };
 
 /// Longest window: partial aggregates are kept for as long as a window is open.

@@ -39,13 +39,19 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// For a plan; with the name of a further field to read (the arrival in file mode), as the last slot.
+    /// For a plan; with the name of a further field to read (the arrival in file mode).
     #[must_use]
     pub fn new(plan: &Plan, extra: Option<&str>) -> Self {
         let mut paths = plan.paths.clone();
         let extra = extra.map(|name| {
-            paths.push(name.split('.').map(str::to_owned).collect());
-            paths.len() - 1
+            let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+            let same =
+                |p: &Vec<String>| p.len() == path.len() && p.iter().zip(&path).all(|(a, b)| a.eq_ignore_ascii_case(b));
+            // The query may read it too.
+            paths.iter().position(same).unwrap_or_else(|| {
+                paths.push(path);
+                paths.len() - 1
+            })
         });
         let mut root = Field::default();
         for (slot, path) in paths.iter().enumerate() {

@@ -152,9 +152,14 @@ impl<'a> Runner<'a> {
         let tolerance = self.tolerance;
         let (ordering, newest) =
             self.substreams.entry(substream).or_insert_with(|| (Ordering::new(tolerance, i64::MIN), i64::MIN));
+        let named = self.options.arrival_field.is_some();
+        if named && time.or(arrival).is_none() {
+            return Err(DataError::Argument("the event has neither a time nor an arrival".to_owned()));
+        }
         // Without TIMESTAMP BY and without a field all events arrive at one instant.
         let time = time.or(arrival).unwrap_or(0);
-        let verdict = ordering.judge(time, arrival.or(Some(time.max(*newest))));
+        // An event without the field that is named has no late check.
+        let verdict = ordering.judge(time, if named { arrival } else { Some(time.max(*newest)) });
         let note = match verdict {
             Verdict::OnTime(at) | Verdict::Adjusted(at) => {
                 self.engine.push(event, at, self.position, &mut self.rows)?;
@@ -170,11 +175,13 @@ impl<'a> Runner<'a> {
 
     fn arrival(&self, event: &Event) -> Result<Option<i64>, DataError> {
         match self.decoder.extra(event) {
-            None => Ok(None),
+            None | Some(Value::Null) => Ok(None),
             Some(Value::BigInt(ms)) => {
                 ms.checked_mul(10_000).and_then(clock::valid).map(Some).ok_or_else(|| DataError::Date(ms.to_string()))
             }
-            Some(Value::Text(text)) => clock::parse(text).map(Some).ok_or_else(|| DataError::Date(text.to_string())),
+            Some(Value::Text(text)) => {
+                clock::parse(text).map(Some).ok_or_else(|| DataError::Date(format!("\"{text}\"")))
+            }
             Some(_) => {
                 Err(DataError::Argument("the field of the arrival is neither milliseconds nor a date".to_owned()))
             }
