@@ -51,6 +51,10 @@ test-hub: ## Tests against a real RabbitMQ and PostgreSQL
 test-cluster: ## End-to-end tests on the cluster
 	@e2e/test.sh cluster
 
+.PHONY: fuzz
+fuzz: ## Fuzz the query parser and the event decoder, FUZZ_SECONDS each (60)
+	@$(call timed,worker/fuzz/run.sh)
+
 .PHONY: bench
 bench: ## Benchmarks, into docs/benchmarks.md (BENCH="name" for one)
 	@e2e/bench.sh $(if $(BENCH),"$(BENCH)")

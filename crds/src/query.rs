@@ -4,10 +4,13 @@
 //! the user wrote. Pure: it knows nothing of Kubernetes, of time or of events; evaluation lives in the worker.
 
 mod aggregates;
+mod calls;
 mod error;
 mod functions;
+mod literals;
 mod lower;
 mod plan;
+mod refusals;
 mod rewrite;
 mod scalars;
 mod scope;

@@ -105,12 +105,57 @@ const BAD: &[(&str, u64, u64, &str)] = &[
     ("SELECT a FROM x CROSS APPLY Foo(a) AS b", 1, 29, "cannot be applied"),
     ("SELECT a FROM x CROSS APPLY GetArrayElements(a)", 1, 29, "name"),
     ("SELECT b.Foo FROM x CROSS APPLY GetArrayElements(a) AS b", 1, 8, "ArrayIndex"),
+    ("CREATE TABLE x (a bigint)", 1, 1, "CAST(x AS type)"),
+    (
+        "SELECT a FROM x MATCH_RECOGNIZE (LIMIT DURATION(minute, 1) PATTERN (A) DEFINE A AS a > 1) AS m",
+        1,
+        17,
+        "patterns",
+    ),
+    ("SELECT COUNT(*) OVER (LIMIT DURATION(minute, 1)) AS c FROM x", 1, 8, "COUNT as an analytic function"),
+    ("SELECT a FROM x TIMESTAMP BY t AS y", 1, 32, "alias stands before"),
+    ("SELECT a FROM x WHERE a !< 2", 1, 25, "unexpected"),
+    ("SELECT ISNULL(a, 1) AS b FROM x", 1, 8, "COALESCE"),
+    ("SELECT GETMETADATAPROPERTYVALUE(x, 'y') AS b FROM x", 1, 8, "message body"),
+    ("SELECT CreatePoint(a, b) AS p FROM x", 1, 8, "geospatial"),
+    ("SELECT ST_DISTANCE(a, b) AS p FROM x", 1, 8, "geospatial"),
+    ("SELECT AnomalyDetection_SpikeAndDip(a, 95, 120, 'spikes') AS p FROM x", 1, 8, "models"),
+    ("SELECT RAND() AS r FROM x", 1, 8, "computed again"),
+    ("SELECT uda.f(a) AS s FROM x GROUP BY TumblingWindow(minute, 1)", 1, 8, "handler"),
+    ("SELECT a FROM x WHERE a = TRUE", 1, 27, "CAST(1 AS bit)"),
+    ("SELECT a FROM x LIMIT 5", 1, 1, "LIMIT"),
+    ("SELECT a FROM x WITH (NOLOCK)", 1, 23, "hints"),
+    (
+        "SELECT 1 AS a FROM x GROUP BY Windows(Window('a', TumblingWindow(minute, 1)), Window('A', TumblingWindow(minute, 2)))",
+        1,
+        79,
+        "id 'A'",
+    ),
+    (
+        "SELECT 1 AS a FROM x GROUP BY Windows(Window('a', TumblingWindow(minute, 1)), TumblingWindow(minute, 2))",
+        1,
+        79,
+        "some have none",
+    ),
+    (
+        "SELECT 1 AS a FROM x GROUP BY Windows(TumblingWindow(minute, 1), TumblingWindow(minute, 1))",
+        1,
+        66,
+        "holds this window twice",
+    ),
+    ("SELECT 1 AS a FROM x GROUP BY Windows(Windows(TumblingWindow(minute, 1)))", 1, 39, "holds windows"),
+    (
+        "SELECT TOPONE() OVER (ORDER BY a NULLS LAST) AS s FROM x GROUP BY TumblingWindow(minute, 1)",
+        1,
+        32,
+        "smallest value",
+    ),
     ("SELECT ((((((((((((((((((((a)))))))))))))))))))) FROM x", 1, 24, "nested"),
 ];
 
 #[test]
 fn every_bad_query_is_refused_at_its_place() {
-    assert!(BAD.len() >= 60);
+    assert!(BAD.len() >= 100);
     let mut wrong = Vec::new();
     for (query, line, column, part) in BAD {
         match parse(query) {
@@ -126,14 +171,15 @@ fn every_bad_query_is_refused_at_its_place() {
 
 #[test]
 fn a_transform_has_neither_windows_nor_outputs_nor_time() {
-    for (query, part) in [
-        ("SELECT a FROM x GROUP BY TumblingWindow(minute, 1)", "GROUP BY"),
-        ("SELECT a INTO b FROM x", "INTO"),
-        ("SELECT a FROM x TIMESTAMP BY t", "TIMESTAMP BY"),
-        ("SELECT a FROM x SELECT b FROM x", "one SELECT"),
+    for (query, at, part) in [
+        ("SELECT a FROM x GROUP BY TumblingWindow(minute, 1)", (1, 26), "GROUP BY"),
+        ("SELECT COUNT(*) AS c FROM x", (1, 8), "COUNT stands where there is no group"),
+        ("SELECT a INTO b FROM x", (1, 15), "INTO"),
+        ("SELECT a\nFROM x TIMESTAMP BY t", (2, 8), "TIMESTAMP BY"),
+        ("SELECT a FROM x SELECT b FROM x", (1, 17), "one SELECT"),
     ] {
         let error = parse_transform(query).unwrap_err();
-        assert!(error.message.contains(part), "{query}: {error}");
+        assert!(error.message.contains(part) && (error.line, error.column) == at, "{query}: {error}");
     }
     assert!(parse_transform("SELECT a.b AS c FROM x WHERE a.b > 1").is_ok());
 }

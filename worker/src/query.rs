@@ -15,6 +15,7 @@ mod partial;
 mod scalars;
 mod sketch;
 mod step;
+mod strings;
 mod text;
 mod transform;
 mod value;
@@ -69,6 +70,14 @@ pub fn run(args: &QueryArgs) -> ExitCode {
     }
 }
 
+/// A reader that has seen enough (`| head`) is no error.
+fn written(result: io::Result<()>) -> Result<(), String> {
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(format!("writing: {e}")),
+        _ => Ok(()),
+    }
+}
+
 fn execute(args: &QueryArgs) -> Result<(), String> {
     let path = args.manifest.display();
     let yaml = std::fs::read_to_string(&args.manifest).map_err(|e| format!("{path}: {e}"))?;
@@ -78,7 +87,7 @@ fn execute(args: &QueryArgs) -> Result<(), String> {
         eprintln!("warning: the query reads {}, and input.alias is {alias}; the operator would refuse it", plan.source);
     }
     if args.explain {
-        return io::stdout().write_all(explain(&plan).as_bytes()).map_err(|e| e.to_string());
+        return written(io::stdout().write_all(explain(&plan).as_bytes()));
     }
     match &args.input {
         Some(input) => run_file(args, &manifest, &plan, input),
@@ -105,7 +114,11 @@ fn run_file(args: &QueryArgs, manifest: &Manifest, plan: &Plan, input: &PathBuf)
     let mut notes = io::stderr();
     let report =
         file::run(plan, manifest.tolerance, &options, &mut BufReader::new(reader), &mut out, &mut notes, &mut progress);
-    let report = report.map_err(|e| format!("{}: {e}", input.display()))?;
+    let report = match report {
+        Ok(report) => report,
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        Err(e) => return Err(format!("{}: {e}", input.display())),
+    };
     let c = report.counters;
     if terminal {
         eprintln!(

@@ -2,13 +2,14 @@
 
 use sqlparser::ast::{
     DuplicateTreatment, Expr as Ast, Function as Call, FunctionArg, FunctionArgExpr, FunctionArguments, OrderByExpr,
-    Spanned, Value, WindowType,
+    OrderBySort, Spanned, Value, WindowType,
 };
 
 use super::{
+    calls::argument,
     error::{Position, QueryError},
     plan::{Aggregate, AggregateKind, Expr, Literal, Order},
-    scalars::{Lowering, Place, argument},
+    scalars::{Lowering, Place},
     windows,
 };
 
@@ -97,7 +98,7 @@ impl Reader<'_, '_> {
             "COUNT" => "COUNT(*), COUNT(x) or COUNT(DISTINCT x)",
             "PERCENTILE_CONT" => "PERCENTILE_CONT(0.95) OVER (ORDER BY x)",
             "PERCENTILE_DISC" => "PERCENTILE_DISC(0.95) OVER (ORDER BY x)",
-            "TOPONE" => "TOPONE() OVER (ORDER BY x DESC)",
+            "TOPONE" => "TOPONE() or TOPONE(x) OVER (ORDER BY y DESC)",
             "COLLECTTOP" => "COLLECTTOP(3) OVER (ORDER BY x DESC)",
             "COLLECT" => "COLLECT() or COLLECT(x)",
             _ => "it takes one expression",
@@ -111,6 +112,7 @@ impl Reader<'_, '_> {
                 Ok((AggregateKind::CountAll, None))
             }
             ("TOPONE", []) => Ok((AggregateKind::TopOne, Some(self.row()?))),
+            ("TOPONE", [x]) => Ok((AggregateKind::TopOne, Some(self.expr(x)?))),
             ("COLLECT", []) => Ok((AggregateKind::Collect, Some(self.row()?))),
             ("COLLECT", [x]) => Ok((AggregateKind::Collect, Some(self.expr(x)?))),
             ("COLLECTTOP", [n]) => Ok((AggregateKind::CollectTop(self.count(n)?), Some(self.row()?))),
@@ -225,8 +227,16 @@ impl Reader<'_, '_> {
         if matches!(expr, Expr::Literal(_)) {
             return Err(QueryError::new(at, "a constant orders nothing").hint("ORDER BY column"));
         }
-        let descending = order.to_string().to_ascii_uppercase().ends_with(" DESC");
-        Ok(Order { expr, descending })
+        if order.options.nulls_first.is_some() || order.with_fill.is_some() {
+            return Err(
+                QueryError::new(at, "NULLS FIRST and NULLS LAST are not supported").hint("NULL is the smallest value")
+            );
+        }
+        match &order.options.sort {
+            None | Some(OrderBySort::Asc) => Ok(Order { expr, descending: false }),
+            Some(OrderBySort::Desc) => Ok(Order { expr, descending: true }),
+            Some(OrderBySort::Using(_)) => Err(QueryError::new(at, "USING is not supported").hint("ASC or DESC")),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub enum Function {
     Nchar,
     /// `PATINDEX`: place of a pattern in a text, from 1.
     PatIndex,
-    /// `REGEXMATCH`: 1 where a regular expression matches.
+    /// `REGEXMATCH`: place of the first match of a regular expression, from 1.
     RegexMatch,
     /// `REPLACE`: replaces every occurrence.
     Replace,
@@ -69,7 +69,7 @@ pub enum Function {
     GetType,
     /// `COALESCE`: first that is not NULL.
     Coalesce,
-    /// `NULLIF`: nULL where both are equal.
+    /// `NULLIF`: NULL where both are equal.
     NullIf,
     /// `DATEADD`: a datetime moved.
     DateAdd,

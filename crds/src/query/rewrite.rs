@@ -11,7 +11,10 @@ use sqlparser::{
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
-use super::error::{Position, QueryError};
+use super::{
+    error::{Position, QueryError},
+    functions,
+};
 
 /// Longest text, in bytes. A query is written by a person.
 const MAX_TEXT: usize = 65_536;
@@ -29,7 +32,7 @@ pub(crate) fn statements(text: &str) -> Result<Vec<Query>, QueryError> {
     let tokens = tokenize(text)?;
     let end = end_of(text);
     let statements: Result<Vec<Query>, QueryError> =
-        split(tokens).into_iter().map(|s| statement(hints(&s), end)).collect();
+        split(tokens).into_iter().map(|s| statement(hints(&s)?, end)).collect();
     match statements {
         Ok(found) if found.is_empty() => {
             Err(QueryError::new(Position::START, "the query is empty").hint("write SELECT … FROM …"))
@@ -91,8 +94,12 @@ fn check_analytic(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
         .rfind(|w| w[1].token == Token::LParen && matches!(&w[0].token, Token::Word(w) if w.keyword != Keyword::OVER));
     let (token, name) =
         call.map_or((&tokens[at], "OVER".to_owned()), |c| (&c[0], c[0].token.to_string().to_ascii_uppercase()));
-    Err(QueryError::new(position(token), format!("{name} as an analytic function is not supported"))
-        .hint("leave LIMIT DURATION out and use GROUP BY with a window"))
+    let at = position(token);
+    match functions::refused(&name) {
+        Some(hint) => Err(QueryError::new(at, format!("{name} is not supported")).hint(hint)),
+        None => Err(QueryError::new(at, format!("{name} as an analytic function is not supported"))
+            .hint("leave LIMIT DURATION out and use GROUP BY with a window")),
+    }
 }
 
 /// Operators of one operand nest without parentheses.
@@ -135,7 +142,7 @@ fn continues(token: &TokenWithSpan) -> bool {
 }
 
 /// Turns the clauses after FROM into table hints.
-fn hints(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+fn hints(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>, QueryError> {
     let mut out = Vec::with_capacity(tokens.len() + 8);
     let mut at = 0;
     while at < tokens.len() {
@@ -154,6 +161,10 @@ fn hints(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
             }
             first = false;
             let end = end_of_clause(tokens, at + skip, name == OVER);
+            if let Some(alias) = tokens.get(end).filter(|t| is(t, Keyword::AS)) {
+                return Err(QueryError::new(position(alias), "an alias stands before TIMESTAMP BY")
+                    .hint("FROM input AS i TIMESTAMP BY i.time"));
+            }
             let spot = tokens[at].clone();
             out.push(like(&spot, Token::make_word(name, None)));
             out.push(like(&spot, Token::LParen));
@@ -163,7 +174,7 @@ fn hints(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
         }
         out.push(like(&here, Token::RParen));
     }
-    out
+    Ok(out)
 }
 
 fn like(token: &TokenWithSpan, new: Token) -> TokenWithSpan {
@@ -206,6 +217,7 @@ const ENDS: &[Keyword] = &[
     Keyword::OVER,
     Keyword::MATCH_RECOGNIZE,
     Keyword::WITH,
+    Keyword::AS,
 ];
 
 fn end_of_clause(tokens: &[TokenWithSpan], from: usize, list: bool) -> usize {
@@ -234,7 +246,13 @@ fn statement(tokens: Vec<TokenWithSpan>, end: Position) -> Result<Query, QueryEr
     let dialect = MsSqlDialect {};
     let start = tokens.first().map_or(Position::START, position);
     if !tokens.first().is_some_and(|t| is(t, Keyword::SELECT) || is(t, Keyword::WITH)) {
-        return Err(QueryError::new(start, "a query starts with SELECT or WITH"));
+        let error = QueryError::new(start, "a query starts with SELECT or WITH");
+        return Err(match tokens.first() {
+            Some(t) if is(t, Keyword::CREATE) => {
+                error.hint("CREATE TABLE is not there: CAST(x AS type) where x is read")
+            }
+            _ => error,
+        });
     }
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     let query = parser.parse_query().map_err(|e| parse_error(&e, parser.peek_token_ref(), end))?;
@@ -253,6 +271,7 @@ fn parse_error(error: &ParserError, next: &TokenWithSpan, end: Position) -> Quer
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => {
             let (message, at) = message.split_once(" at Line: ").unwrap_or((message, ""));
             let message = message
+                .replace("No infix parser for token", "unexpected sign")
                 .replace("__timestamp_by", "TIMESTAMP BY")
                 .replace("__partition_by", "PARTITION BY")
                 .replace("__over", "OVER");

@@ -2,15 +2,17 @@
 
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr as Ast,
-    Function as Call, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, InTarget, Spanned, UnaryOperator, Value,
-    WindowType,
+    Function as Call, Ident, InTarget, Spanned, UnaryOperator, WindowType,
 };
 
 use super::{
-    Function, Unit, aggregates,
+    Function, aggregates,
+    calls::{arguments, function_name, unit},
     error::{Position, QueryError},
     functions::{self, Signature},
-    plan::{Aggregate, BinaryOp, Expr, Literal, Type, UnaryOp},
+    literals::{data_type, is_least, literal, no_truth, operator},
+    plan::{Aggregate, BinaryOp, Expr, Literal, UnaryOp},
+    refusals::{refused, unknown_function, unknown_operator},
     scope::{Fields, Scope, is_timestamp},
     windows,
 };
@@ -107,6 +109,12 @@ impl Lowering<'_> {
     }
 
     fn name(&mut self, parts: &[Ident], at: Position) -> Result<Expr, QueryError> {
+        if let [word] = parts
+            && word.quote_style.is_none()
+            && ["TRUE", "FALSE"].iter().any(|w| word.value.eq_ignore_ascii_case(w))
+        {
+            return Err(no_truth(at));
+        }
         let resolved = self.scope.resolve(self.fields, parts, at)?;
         if self.place == Place::Group && resolved != Expr::Timestamp {
             let name = parts.iter().map(|p| p.value.as_str()).collect::<Vec<_>>().join(".");
@@ -338,183 +346,6 @@ impl Lowering<'_> {
         }
         spec.partition_by.iter().map(|e| self.value(e, at)).collect()
     }
-}
-
-fn unit(signature: &Signature, arg: &Ast, at: Position) -> Result<Unit, QueryError> {
-    let here = Position::of(arg.span(), at);
-    let word = match arg {
-        Ast::Identifier(word) if word.quote_style.is_none() => &word.value,
-        _ => {
-            return Err(QueryError::new(here, format!("the first argument of {} is a part of a date", signature.name))
-                .hint("year, month, day, hour …"));
-        }
-    };
-    Unit::parse(word).ok_or_else(|| {
-        QueryError::new(here, format!("{word} is no part of a date")).hint(
-            "year, quarter, month, dayofyear, day, week, weekday, hour, minute, second, millisecond or microsecond",
-        )
-    })
-}
-
-/// A function's name in upper case, with dots.
-pub(crate) fn function_name(call: &Call) -> String {
-    let parts: Vec<&str> = call.name.0.iter().map(|p| p.as_ident().map_or("", |i| i.value.as_str())).collect();
-    parts.join(".").to_ascii_uppercase()
-}
-
-/// A function's arguments; `*` and names are refused.
-pub(crate) fn arguments(call: &Call, at: Position) -> Result<Vec<&Ast>, QueryError> {
-    let list = match &call.args {
-        FunctionArguments::None => return Ok(Vec::new()),
-        FunctionArguments::Subquery(_) => {
-            return Err(
-                QueryError::new(at, "a query inside a function is not supported").hint("make it a step of WITH")
-            );
-        }
-        FunctionArguments::List(list) => list,
-    };
-    if let Some(treatment) = list.duplicate_treatment {
-        return Err(QueryError::new(at, format!("{treatment} is not supported in {}", function_name(call))));
-    }
-    if !list.clauses.is_empty()
-        || call.filter.is_some()
-        || !call.within_group.is_empty()
-        || call.null_treatment.is_some()
-    {
-        return Err(QueryError::new(at, format!("{} takes arguments only", function_name(call))));
-    }
-    list.args.iter().map(|a| argument(a, at)).collect()
-}
-
-pub(crate) fn argument(arg: &FunctionArg, at: Position) -> Result<&Ast, QueryError> {
-    match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Ok(e),
-        FunctionArg::Unnamed(_) => Err(QueryError::new(at, "* is an argument of COUNT only")),
-        _ => Err(QueryError::new(at, "arguments have no names")),
-    }
-}
-
-fn unknown_function(name: &str, at: Position) -> QueryError {
-    if name.starts_with("UDF.") || name.starts_with("UDA.") {
-        return QueryError::new(at, format!("{name}: functions of one's own are not supported"))
-            .hint("use a handler in an IngestPipeline");
-    }
-    if let Some(hint) = functions::refused(name) {
-        return QueryError::new(at, format!("{name} is not supported")).hint(hint);
-    }
-    let error = QueryError::new(at, format!("unknown function {name}"));
-    match functions::nearest(name, aggregates::NAMES) {
-        Some(near) => error.hint(format!("did you mean {near}?")),
-        None => error,
-    }
-}
-
-fn literal(value: &Value, at: Position) -> Result<Literal, QueryError> {
-    match value {
-        Value::Number(digits, _) => {
-            number(digits).ok_or_else(|| QueryError::new(at, format!("{digits} is out of range")))
-        }
-        Value::SingleQuotedString(text) | Value::NationalStringLiteral(text) => Ok(Literal::Text(text.clone())),
-        Value::Null => Ok(Literal::Null),
-        Value::Boolean(_) => Err(QueryError::new(at, "there is no TRUE or FALSE").hint("CAST(1 AS bit)")),
-        Value::DoubleQuotedString(text) => {
-            Err(QueryError::new(at, "double quotes are for names").hint(format!("'{text}'")))
-        }
-        other => Err(QueryError::new(at, format!("the literal {other} is not supported"))),
-    }
-}
-
-fn number(digits: &str) -> Option<Literal> {
-    if digits.bytes().all(|b| b.is_ascii_digit()) {
-        return digits.parse().ok().map(Literal::BigInt);
-    }
-    digits.parse::<f64>().ok().filter(|f| f.is_finite()).map(Literal::Float)
-}
-
-/// `9223372036854775808`, which exists only with a minus before it.
-fn is_least(ast: &Ast) -> bool {
-    matches!(ast, Ast::Value(v) if matches!(&v.value, Value::Number(n, _) if n == "9223372036854775808"))
-}
-
-fn data_type(to: &DataType, at: Position) -> Result<Type, QueryError> {
-    let text = to.to_string().to_ascii_uppercase();
-    match text.as_str() {
-        "BIGINT" => Ok(Type::BigInt),
-        "FLOAT" => Ok(Type::Float),
-        "DATETIME" => Ok(Type::DateTime),
-        "BIT" => Ok(Type::Bit),
-        "NVARCHAR" | "NVARCHAR(MAX)" => Ok(Type::NVarChar),
-        other => {
-            let near = match other.split('(').next().unwrap_or_default() {
-                "INT" | "INTEGER" | "SMALLINT" | "TINYINT" => "bigint",
-                "REAL" | "DOUBLE" | "DOUBLE PRECISION" | "DECIMAL" | "NUMERIC" => "float",
-                "VARCHAR" | "CHAR" | "NCHAR" | "TEXT" | "STRING" | "NVARCHAR" => "nvarchar(max)",
-                "DATE" | "TIME" | "TIMESTAMP" | "DATETIME2" => "datetime",
-                "BOOLEAN" | "BOOL" => "bit",
-                _ => "bigint, float, nvarchar(max), datetime or bit",
-            };
-            Err(QueryError::new(at, format!("values cannot be cast to {other}")).hint(near))
-        }
-    }
-}
-
-fn operator(op: &BinaryOperator) -> Option<BinaryOp> {
-    Some(match op {
-        BinaryOperator::Plus => BinaryOp::Add,
-        BinaryOperator::Minus => BinaryOp::Subtract,
-        BinaryOperator::Multiply => BinaryOp::Multiply,
-        BinaryOperator::Divide => BinaryOp::Divide,
-        BinaryOperator::Modulo => BinaryOp::Modulo,
-        BinaryOperator::BitwiseAnd => BinaryOp::BitAnd,
-        BinaryOperator::BitwiseOr => BinaryOp::BitOr,
-        BinaryOperator::BitwiseXor => BinaryOp::BitXor,
-        BinaryOperator::Eq => BinaryOp::Equal,
-        BinaryOperator::NotEq => BinaryOp::NotEqual,
-        BinaryOperator::Lt => BinaryOp::Less,
-        BinaryOperator::LtEq => BinaryOp::LessEqual,
-        BinaryOperator::Gt => BinaryOp::Greater,
-        BinaryOperator::GtEq => BinaryOp::GreaterEqual,
-        BinaryOperator::And => BinaryOp::And,
-        BinaryOperator::Or => BinaryOp::Or,
-        _ => return None,
-    })
-}
-
-fn unknown_operator(op: &BinaryOperator, at: Position) -> QueryError {
-    let error = QueryError::new(at, format!("the operator {op} is not supported"));
-    match op {
-        BinaryOperator::StringConcat => error.hint("CONCAT(a, b), or a + b"),
-        _ => error,
-    }
-}
-
-/// What is in the parser's grammar and not in this language.
-fn refused(ast: &Ast, at: Position) -> QueryError {
-    let (what, hint) = match ast {
-        Ast::Subquery(_) | Ast::Exists { .. } | Ast::In { .. } => {
-            ("a query inside an expression", "make it a step of WITH")
-        }
-        Ast::Extract { .. } => ("EXTRACT", "DATEPART(part, date)"),
-        Ast::Position { .. } => ("POSITION", "CHARINDEX(part, text)"),
-        Ast::Convert { .. } => ("CONVERT", "CAST(x AS type)"),
-        Ast::AtTimeZone { .. } => ("AT TIME ZONE", "times are UTC; DATEADD moves them"),
-        Ast::Interval(_) => ("INTERVAL", "DATEADD(unit, n, date)"),
-        Ast::TypedString(_) => ("a typed text", "CAST('…' AS datetime)"),
-        Ast::Collate { .. } => ("COLLATE", "text is compared by code point"),
-        Ast::ILike { .. } | Ast::SimilarTo { .. } | Ast::RLike { .. } => {
-            ("this operator", "LIKE, or REGEXMATCH(text, pattern) = 1")
-        }
-        Ast::Array(_) => ("an array literal", "COLLECT() makes arrays"),
-        Ast::Substring { .. } => ("this form of SUBSTRING", "SUBSTRING(text, start, length)"),
-        Ast::Trim { .. } => ("this form of TRIM", "TRIM(text)"),
-        Ast::IsTrue(_) | Ast::IsFalse(_) | Ast::IsNotTrue(_) | Ast::IsNotFalse(_) => ("IS TRUE", "x = CAST(1 AS bit)"),
-        Ast::Rollup(_) | Ast::Cube(_) | Ast::GroupingSets(_) => (
-            "ROLLUP, CUBE and GROUPING SETS",
-            "Windows(…) makes sets of windows; write several SELECTs for sets of keys",
-        ),
-        _ => ("this expression", "see the page on the query language"),
-    };
-    QueryError::new(at, format!("{what} is not supported")).hint(hint)
 }
 
 fn number_or_unknown(expr: &Expr, at: Position) -> Result<(), QueryError> {

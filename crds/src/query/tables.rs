@@ -6,10 +6,10 @@ use sqlparser::ast::{
 };
 
 use super::{
+    calls::{argument, arguments, function_name},
     error::{Position, QueryError},
     plan::ApplyKind,
     rewrite,
-    scalars::{argument, arguments, function_name},
 };
 
 /// What stands after FROM.

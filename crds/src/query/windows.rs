@@ -4,9 +4,10 @@ use sqlparser::ast::{Expr as Ast, Function as Call, Spanned, UnaryOperator, Valu
 
 use super::{
     Unit,
+    calls::{arguments, function_name},
     error::{Position, QueryError},
     plan::{Window, WindowDef},
-    scalars::{Lowering, arguments, function_name},
+    scalars::Lowering,
 };
 
 /// Longest window: partial aggregates are kept for as long as a window is open.
@@ -59,12 +60,7 @@ fn set(lowering: &mut Lowering<'_>, call: &Call, at: Position) -> Result<Vec<Win
     for member in arguments(call, at)? {
         let here = Position::of(member.span(), at);
         let def = member_of_set(lowering, member, here)?;
-        if defs.iter().any(|d| d.id.is_some() && d.id == def.id) {
-            return Err(QueryError::new(here, format!("two windows have the id '{}'", def.id.unwrap_or_default())));
-        }
-        if defs.iter().any(|d| d.window == def.window) {
-            return Err(QueryError::new(here, "the set holds this window twice"));
-        }
+        check_member(&defs, &def, here)?;
         defs.push(def);
     }
     match defs.len() {
@@ -72,6 +68,23 @@ fn set(lowering: &mut Lowering<'_>, call: &Call, at: Position) -> Result<Vec<Win
             .hint("Windows(Window('id', TumblingWindow(minute, 1)), …)")),
         n if n > MAX_SET => Err(QueryError::new(at, format!("a set holds at most {MAX_SET} windows"))),
         _ => Ok(defs),
+    }
+}
+
+/// All windows of a set have ids, which are compared in any case, or none has; without ids equal windows give equal rows.
+fn check_member(defs: &[WindowDef], def: &WindowDef, at: Position) -> Result<(), QueryError> {
+    if defs.iter().any(|d| d.id.is_some() != def.id.is_some()) {
+        return Err(QueryError::new(at, "some windows of the set have an id and some have none")
+            .hint("Windows(Window('a', …), Window('b', …)) or Windows(…, …)"));
+    }
+    match &def.id {
+        Some(id) if defs.iter().flat_map(|d| &d.id).any(|d| d.to_lowercase() == id.to_lowercase()) => {
+            Err(QueryError::new(at, format!("two windows have the id '{id}'")))
+        }
+        None if defs.iter().any(|d| d.window == def.window) => {
+            Err(QueryError::new(at, "the set holds this window twice").hint("Window('id', …) tells them apart"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -67,30 +67,33 @@ pub(crate) fn format_long(ticks: i64) -> String {
     format!("{}.{fraction:07}Z", &short[..19])
 }
 
-/// Reads ISO 8601: a date, or a date and a time after `T` or a blank, with up to 7 digits of a second (more are cut), and `Z`, an offset or
-/// nothing (UTC).
+/// Reads ISO 8601 in its extended or basic form: a date, or a date and a time after `T` or a blank, with up to 7 digits of a second
+/// (more are cut), and `Z`, an offset or nothing (UTC).
 #[must_use]
 pub fn parse(text: &str) -> Option<i64> {
     let b = text.trim().as_bytes();
-    let date = date_ticks(b.get(..10)?)?;
-    let mut at = 10;
+    let (date, mut at) = date_ticks(b)?;
     let mut time = 0;
-    if b.len() > 10 {
-        if !matches!(b[10], b'T' | b't' | b' ') {
+    if b.len() > at {
+        if !matches!(b[at], b'T' | b't' | b' ') {
             return None;
         }
-        (time, at) = time_ticks(b, 11)?;
+        (time, at) = time_ticks(b, at + 1)?;
     }
     valid(date + time - offset_ticks(&b[at..])?)
 }
 
-fn date_ticks(b: &[u8]) -> Option<i64> {
-    if b[4] != b'-' || b[7] != b'-' {
+/// `yyyy-mm-dd` or `yyyymmdd`, and where it ends.
+fn date_ticks(b: &[u8]) -> Option<(i64, usize)> {
+    let extended = b.get(4) == Some(&b'-');
+    let (month_at, day_at) = if extended { (5, 8) } else { (4, 6) };
+    if extended && b.get(7) != Some(&b'-') {
         return None;
     }
-    let (year, month, day) = (digits(&b[..4])?, digits(&b[5..7])?, digits(&b[8..10])?);
+    let (year, month) = (digits(b.get(..4)?)?, digits(b.get(month_at..month_at + 2)?)?);
+    let day = digits(b.get(day_at..day_at + 2)?)?;
     let valid = year >= 1 && (1..=12).contains(&month) && day >= 1 && day <= days_in_month(year, month);
-    valid.then(|| days_of(year, month, day) * TICKS_PER_DAY)
+    valid.then(|| (days_of(year, month, day) * TICKS_PER_DAY, day_at + 2))
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {
@@ -102,19 +105,18 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// `hh:mm[:ss[.fffffff]]`, and where it ends.
+/// `hh:mm[:ss[.fffffff]]` or `hhmm[ss[.fffffff]]`, and where it ends.
 fn time_ticks(b: &[u8], from: usize) -> Option<(i64, usize)> {
     let hour = digits(b.get(from..from + 2)?)?;
-    if b.get(from + 2) != Some(&b':') {
-        return None;
-    }
-    let minute = digits(b.get(from + 3..from + 5)?)?;
-    let mut at = from + 5;
+    let colon = usize::from(b.get(from + 2) == Some(&b':'));
+    let mut at = from + 2 + colon;
+    let minute = digits(b.get(at..at + 2)?)?;
+    at += 2;
     let (mut second, mut fraction) = (0, 0);
-    if b.get(at) == Some(&b':') {
-        second = digits(b.get(at + 1..at + 3)?)?;
-        at += 3;
-        if b.get(at) == Some(&b'.') {
+    if b.get(at).is_some_and(|c| if colon == 1 { *c == b':' } else { c.is_ascii_digit() }) {
+        second = digits(b.get(at + colon..at + colon + 2)?)?;
+        at += colon + 2;
+        if matches!(b.get(at), Some(b'.' | b',')) {
             let run = b[at + 1..].iter().take_while(|c| c.is_ascii_digit()).count();
             if run == 0 {
                 return None;

@@ -39,13 +39,19 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// For a plan; with the name of a further field to read (the arrival in file mode), as the last slot.
+    /// For a plan; with the name of a further field to read (the arrival in file mode).
     #[must_use]
     pub fn new(plan: &Plan, extra: Option<&str>) -> Self {
         let mut paths = plan.paths.clone();
         let extra = extra.map(|name| {
-            paths.push(name.split('.').map(str::to_owned).collect());
-            paths.len() - 1
+            let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+            let same =
+                |p: &Vec<String>| p.len() == path.len() && p.iter().zip(&path).all(|(a, b)| a.eq_ignore_ascii_case(b));
+            // The query may read it too.
+            paths.iter().position(same).unwrap_or_else(|| {
+                paths.push(path);
+                paths.len() - 1
+            })
         });
         let mut root = Field::default();
         for (slot, path) in paths.iter().enumerate() {
@@ -86,13 +92,17 @@ impl Decoder {
         let result = if self.whole {
             AnyValue.deserialize(&mut parser).map(|value| event.whole = value)
         } else {
-            Fields { field: &self.root, slots: &mut event.slots, top: true }.deserialize(&mut parser)
+            self.fields(&mut event.slots).deserialize(&mut parser)
         };
         result.and_then(|()| parser.end()).map_err(|e| DataError::Decode(e.to_string()))?;
         if self.whole {
             self.fill(event)?;
         }
         Ok(())
+    }
+
+    fn fields<'s>(&self, slots: &'s mut [Value]) -> Fields<'_, 's> {
+        Fields { field: &self.root, slots, top: true, exact: true }
     }
 
     fn fill(&self, event: &mut Event) -> Result<(), DataError> {
@@ -145,13 +155,20 @@ impl Field {
         self.children[at].1.insert(rest, slot);
     }
 
-    fn set(&self, value: &Value, slots: &mut [Value]) {
-        if let Some(slot) = self.slot {
-            slots[slot] = value.clone();
-        }
+    fn set(&self, value: Value, exact: bool, slots: &mut [Value]) {
         for (name, child) in &self.children {
-            child.set(value.field(name), slots);
+            child.set(value.field(name).clone(), exact, slots);
         }
+        if let Some(slot) = self.slot {
+            put(&mut slots[slot], value, exact);
+        }
+    }
+}
+
+/// A name in another case counts only where there is none in its own.
+fn put(slot: &mut Value, value: Value, exact: bool) {
+    if exact || slot.is_null() {
+        *slot = value;
     }
 }
 
@@ -193,7 +210,7 @@ impl<'de> DeserializeSeed<'de> for OneEvent<'_> {
             event.whole = AnyValue.deserialize(deserializer)?;
             self.0.fill(&mut event).map_err(serde::de::Error::custom)?;
         } else {
-            Fields { field: &self.0.root, slots: &mut event.slots, top: true }.deserialize(deserializer)?;
+            self.0.fields(&mut event.slots).deserialize(deserializer)?;
         }
         Ok(event)
     }
@@ -203,7 +220,7 @@ impl<'de> DeserializeSeed<'de> for OneEvent<'_> {
 struct Key<'f>(&'f Field);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = Option<(usize, bool)>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -211,14 +228,16 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
 }
 
 impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = Option<(usize, bool)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.children.iter().position(|(own, _)| own.eq_ignore_ascii_case(name)))
+        let children = &self.0.children;
+        let at = children.iter().position(|(own, _)| own.eq_ignore_ascii_case(name));
+        Ok(at.map(|at| (at, children[at].0 == name)))
     }
 }
 
@@ -227,6 +246,8 @@ struct Fields<'f, 's> {
     field: &'f Field,
     slots: &'s mut [Value],
     top: bool,
+    /// Whether the names that lead here are written as in the query.
+    exact: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for Fields<'_, '_> {
@@ -246,14 +267,14 @@ impl<'de> Visitor<'de> for Fields<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(Key(self.field))? {
-            let Some(child) = key.map(|k| &self.field.children[k].1) else {
+            let Some((child, exact)) = key else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
+            let (child, exact) = (&self.field.children[child].1, exact && self.exact);
             match child.slot {
-                Some(slot) if child.children.is_empty() => self.slots[slot] = map.next_value_seed(AnyValue)?,
-                Some(_) => child.set(&map.next_value_seed(AnyValue)?, self.slots),
-                None => map.next_value_seed(Fields { field: child, slots: self.slots, top: false })?,
+                Some(_) => child.set(map.next_value_seed(AnyValue)?, exact, self.slots),
+                None => map.next_value_seed(Fields { field: child, slots: self.slots, top: false, exact })?,
             }
         }
         Ok(())
@@ -320,7 +341,7 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_f64<E: serde::de::Error>(self, f: f64) -> Result<Value, E> {
-        if f.is_finite() { Ok(Value::Float(f)) } else { Err(E::custom("a number out of range")) }
+        Value::float(f, "a number").map_err(E::custom)
     }
 
     fn visit_str<E>(self, s: &str) -> Result<Value, E> {

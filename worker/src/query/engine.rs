@@ -120,11 +120,7 @@ impl Engine {
         self.ready.clear();
         let row = source_row(event, time);
         let mut sink = Sink { pending: &mut self.pending, used: &mut self.used, ready: &mut self.ready };
-        for index in 0..self.steps.len() {
-            if self.steps[index].input == Input::Source {
-                run(&self.steps, index, &row, position, &mut sink)?;
-            }
-        }
+        run_all(&self.steps, &row, position, &mut sink)?;
         self.apply();
         out.append(&mut self.ready);
         Ok(())
@@ -292,6 +288,22 @@ impl Sink<'_> {
         entry.0 = step;
         &mut entry.1
     }
+}
+
+/// The rows that steps without windows make of an event.
+pub(crate) fn rows(steps: &[Compiled], event: &Event, time: i64, ready: &mut Vec<OutputRow>) -> Result<(), DataError> {
+    let (mut pending, mut used) = (Vec::new(), 0);
+    run_all(steps, &source_row(event, time), 0, &mut Sink { pending: &mut pending, used: &mut used, ready })
+}
+
+/// Runs every step that reads the input.
+fn run_all(steps: &[Compiled], row: &Row<'_>, position: u64, sink: &mut Sink<'_>) -> Result<(), DataError> {
+    for index in 0..steps.len() {
+        if steps[index].input == Input::Source {
+            run(steps, index, row, position, sink)?;
+        }
+    }
+    Ok(())
 }
 
 fn run(steps: &[Compiled], index: usize, row: &Row<'_>, position: u64, sink: &mut Sink<'_>) -> Result<(), DataError> {

@@ -82,7 +82,9 @@ struct Runner<'a> {
     /// Per key of TIMESTAMP BY … OVER: its order and its running maximum.
     substreams: HashMap<Vec<u8>, (Ordering, i64)>,
     several: bool,
+    windows: bool,
     position: u64,
+    next_close: u64,
     rows: Vec<OutputRow>,
     errors: Vec<(i64, DataError)>,
     report: Report,
@@ -106,7 +108,9 @@ impl<'a> Runner<'a> {
             options,
             substreams: HashMap::new(),
             several: plan.outputs().len() > 1,
+            windows: plan.has_windows(),
             position: 0,
+            next_close: BATCH,
             rows: Vec::new(),
             errors: Vec::new(),
             report: Report::default(),
@@ -128,7 +132,8 @@ impl<'a> Runner<'a> {
                 Err(error) => self.note(number, &error.to_string())?,
             }
         }
-        if self.position.is_multiple_of(BATCH) || !self.plan.has_windows() {
+        if self.position >= self.next_close || !self.windows {
+            self.next_close = self.position + BATCH;
             self.close()?;
         }
         Ok(())
@@ -147,25 +152,36 @@ impl<'a> Runner<'a> {
         let tolerance = self.tolerance;
         let (ordering, newest) =
             self.substreams.entry(substream).or_insert_with(|| (Ordering::new(tolerance, i64::MIN), i64::MIN));
+        let named = self.options.arrival_field.is_some();
+        if named && time.or(arrival).is_none() {
+            return Err(DataError::Argument("the event has neither a time nor an arrival".to_owned()));
+        }
         // Without TIMESTAMP BY and without a field all events arrive at one instant.
         let time = time.or(arrival).unwrap_or(0);
-        *newest = (*newest).max(time);
-        let at = match ordering.event(time, arrival.or(Some(*newest))) {
-            Verdict::OnTime(at) | Verdict::Adjusted(at) => at,
-            Verdict::Dropped(reason) => return Ok(Some(format!("dropped, {}", name(reason)))),
-            Verdict::DeadLetter(reason) => return Ok(Some(format!("dead letter, {}", name(reason)))),
+        // An event without the field that is named has no late check.
+        let verdict = ordering.judge(time, if named { arrival } else { Some(time.max(*newest)) });
+        let note = match verdict {
+            Verdict::OnTime(at) | Verdict::Adjusted(at) => {
+                self.engine.push(event, at, self.position, &mut self.rows)?;
+                None
+            }
+            Verdict::Dropped(reason) => Some(format!("dropped, {}", name(reason))),
+            Verdict::DeadLetter(reason) => Some(format!("dead letter, {}", name(reason))),
         };
-        self.engine.push(event, at, self.position, &mut self.rows)?;
-        Ok(None)
+        *newest = time.max(*newest);
+        ordering.take(verdict);
+        Ok(note)
     }
 
     fn arrival(&self, event: &Event) -> Result<Option<i64>, DataError> {
         match self.decoder.extra(event) {
-            None => Ok(None),
+            None | Some(Value::Null) => Ok(None),
             Some(Value::BigInt(ms)) => {
                 ms.checked_mul(10_000).and_then(clock::valid).map(Some).ok_or_else(|| DataError::Date(ms.to_string()))
             }
-            Some(Value::Text(text)) => clock::parse(text).map(Some).ok_or_else(|| DataError::Date(text.to_string())),
+            Some(Value::Text(text)) => {
+                clock::parse(text).map(Some).ok_or_else(|| DataError::Date(format!("\"{text}\"")))
+            }
             Some(_) => {
                 Err(DataError::Argument("the field of the arrival is neither milliseconds nor a date".to_owned()))
             }
@@ -174,6 +190,9 @@ impl<'a> Runner<'a> {
 
     /// Closes what the watermark allows and prints it. With OVER each key has its own time, and all of it closes at the end.
     fn close(&mut self) -> std::io::Result<()> {
+        if !self.windows {
+            return self.print(i64::MAX);
+        }
         if self.plan.over.is_empty()
             && let Some(watermark) = self.substreams.values().map(|(o, _)| o.watermark()).min()
         {
@@ -200,7 +219,7 @@ impl<'a> Runner<'a> {
     /// Prints the rows below a watermark in the order of their windows; without windows all rows, as they came.
     fn print(&mut self, watermark: i64) -> std::io::Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
-        if self.plan.has_windows() {
+        if self.windows {
             rows.sort_by_key(|r| r.time);
             let at = rows.partition_point(|r| r.time < watermark || watermark == i64::MAX);
             self.rows = rows.split_off(at);

@@ -1,5 +1,5 @@
-//! One canonical encoding of values: group keys, sets of distinct values, and everything that is stored. Equal values have equal
-//! bytes: 1 and 1.0 are one number, −0 is 0.
+//! The encodings of values. The canonical one is for group keys and sets of distinct values: equal values have equal bytes, 1 and 1.0
+//! are one number. The exact one is for stored values, which come back as they were.
 
 use std::sync::Arc;
 
@@ -17,15 +17,24 @@ const ARRAY: u8 = 7;
 /// Deepest value that is read back; what was written came from JSON, which is no deeper.
 const MAX_DEPTH: usize = 256;
 
-/// Appends a value.
+/// Appends a value in the canonical encoding.
 pub(crate) fn encode(value: &Value, out: &mut Vec<u8>) {
+    append(value, false, out);
+}
+
+/// Appends a value in the exact encoding: a float stays one.
+pub(crate) fn encode_exactly(value: &Value, out: &mut Vec<u8>) {
+    append(value, true, out);
+}
+
+fn append(value: &Value, exact: bool, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(NULL),
         Value::Bit(b) => out.extend([BIT, u8::from(*b)]),
         Value::BigInt(n) => tagged(INTEGER, &n.to_le_bytes(), out),
         Value::Float(f) => match whole(*f) {
-            Some(n) => tagged(INTEGER, &n.to_le_bytes(), out),
-            None => tagged(FLOAT, &f.to_bits().to_le_bytes(), out),
+            Some(n) if !exact => tagged(INTEGER, &n.to_le_bytes(), out),
+            _ => tagged(FLOAT, &f.to_bits().to_le_bytes(), out),
         },
         Value::Text(t) => {
             out.push(TEXT);
@@ -37,14 +46,14 @@ pub(crate) fn encode(value: &Value, out: &mut Vec<u8>) {
             length(fields.len(), out);
             for (name, value) in fields.iter() {
                 bytes(name.as_bytes(), out);
-                encode(value, out);
+                append(value, exact, out);
             }
         }
         Value::Array(values) => {
             out.push(ARRAY);
             length(values.len(), out);
             for value in values.iter() {
-                encode(value, out);
+                append(value, exact, out);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What file mode reads of a WindowQuery manifest; other fields and other documents are let be.
 
 use drover_crds::query::TICKS_PER_SECOND;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::ordering::{Policy, Tolerance};
 
@@ -82,18 +82,17 @@ impl Manifest {
                 return document.spec.resolve();
             }
         }
-        // Not one readable document: say what is wrong with it.
-        serde_saphyr::from_str::<Head>(yaml)
-            .map_err(|e| ManifestError::Yaml(e.to_string()))
-            .and(Err(ManifestError::NoQuery))
+        let unreadable = documents(yaml).iter().find_map(|d| serde_saphyr::from_str::<IgnoredAny>(d).err());
+        Err(unreadable.map_or(ManifestError::NoQuery, |e| ManifestError::Yaml(e.to_string())))
     }
 }
 
+/// The documents, each after as many empty lines as stand before it, so that errors name the lines of the file.
 fn documents(yaml: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
-    for line in yaml.lines() {
-        if line == "---" || line.starts_with("--- ") {
-            documents.push(String::new());
+    for (number, line) in yaml.lines().enumerate() {
+        if line.trim_end() == "---" || line.starts_with("--- ") {
+            documents.push("\n".repeat(number + 1));
             continue;
         }
         if let Some(document) = documents.last_mut() {

@@ -88,7 +88,7 @@ impl Node {
 
     fn call(function: Function, args: &[Expr]) -> Self {
         if let (Function::RegexMatch, [subject, Expr::Literal(Literal::Text(pattern))]) = (function, args)
-            && let Ok(regex) = text::regex(pattern)
+            && let Some(regex) = text::regex(pattern)
         {
             return Self::Regex(boxed(subject), Box::new(regex));
         }

@@ -98,25 +98,29 @@ impl Ordering {
         self.counters
     }
 
-    /// Judges an event by its own time and its arrival, where it has one, in the order of offsets.
+    /// Judges an event and takes it, in the order of offsets.
     pub fn event(&mut self, time: i64, arrival: Option<i64>) -> Verdict {
         let verdict = self.judge(time, arrival);
-        match verdict {
-            Verdict::OnTime(at) | Verdict::Adjusted(at) => {
-                self.watermark = self.watermark.max(at.saturating_sub(self.tolerance.out_of_order).max(clock::MIN));
-            }
-            Verdict::Dropped(_) | Verdict::DeadLetter(_) => {}
-        }
+        self.take(verdict);
+        verdict
+    }
+
+    /// Counts an event and moves the watermark. One whose evaluation fails is not taken: it leaves no trace.
+    pub fn take(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::OnTime(_) => self.counters.on_time += 1,
             Verdict::Adjusted(_) => self.counters.adjusted += 1,
             Verdict::Dropped(_) => self.counters.dropped += 1,
             Verdict::DeadLetter(_) => self.counters.dead_lettered += 1,
         }
-        verdict
+        if let Verdict::OnTime(at) | Verdict::Adjusted(at) = verdict {
+            self.watermark = self.watermark.max(at.saturating_sub(self.tolerance.out_of_order).max(clock::MIN));
+        }
     }
 
-    fn judge(&self, time: i64, arrival: Option<i64>) -> Verdict {
+    /// Judges an event by its own time and its arrival, where it has one; nothing changes.
+    #[must_use]
+    pub fn judge(&self, time: i64, arrival: Option<i64>) -> Verdict {
         let mut moved = time;
         let mut reason = None;
         if let Some(arrival) = arrival {

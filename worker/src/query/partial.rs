@@ -1,5 +1,7 @@
 //! Partial aggregates: values that take one more row, merge in any order and grouping, and have a stored form.
 
+mod stored;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
@@ -8,13 +10,7 @@ use std::{
 
 use drover_crds::query::AggregateKind;
 
-use super::{
-    error::DataError,
-    exact::ExactSum,
-    key::{self, Reader},
-    sketch::Sketch,
-    value::Value,
-};
+use super::{error::DataError, exact::ExactSum, key, sketch::Sketch, value::Value};
 
 /// What an aggregate is, without its expressions.
 #[derive(Debug, Clone)]
@@ -57,7 +53,7 @@ impl PartialOrd for Ordered {
 
 impl Ord for Ordered {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
+        self.0.exact_cmp(&other.0)
     }
 }
 
@@ -357,7 +353,7 @@ fn precedes(shape: &Shape, a: &Ranked, b: &Ranked) -> bool {
     let order = by_order.fold(Ordering::Equal, Ordering::then);
     order
         .then_with(|| (a.time, a.position).cmp(&(b.time, b.position)))
-        .then_with(|| a.value.total_cmp(&b.value))
+        .then_with(|| a.value.exact_cmp(&b.value))
         .is_le()
 }
 
@@ -375,94 +371,4 @@ fn ranked(kind: AggregateKind, list: &[Ranked]) -> Value {
             Value::Array(ranks.collect())
         }
     }
-}
-
-impl Partial {
-    /// Appends the stored form.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
-            Self::Total(total) => {
-                out.extend_from_slice(&total.count.to_le_bytes());
-                out.extend_from_slice(&total.integers.to_le_bytes());
-                out.push(u8::from(total.floats.is_some()));
-                if let Some(floats) = &total.floats {
-                    floats.encode(out);
-                }
-            }
-            Self::Moments(moments) => {
-                out.extend_from_slice(&moments.count.to_le_bytes());
-                moments.sum.encode(out);
-                moments.squares.encode(out);
-            }
-            Self::Extreme(value) => encode_exactly(value, out),
-            Self::Distinct(set) => {
-                key::length(set.len(), out);
-                for b in set {
-                    key::bytes(b, out);
-                }
-            }
-            Self::Values(values) => {
-                key::length(values.len(), out);
-                for (value, n) in values {
-                    encode_exactly(&value.0, out);
-                    out.extend_from_slice(&n.to_le_bytes());
-                }
-            }
-            Self::Ranked(list) => {
-                key::length(list.len(), out);
-                for ranked in list {
-                    key::length(ranked.order.len(), out);
-                    ranked.order.iter().for_each(|v| encode_exactly(v, out));
-                    out.extend_from_slice(&ranked.time.to_le_bytes());
-                    out.extend_from_slice(&ranked.position.to_le_bytes());
-                    encode_exactly(&ranked.value, out);
-                }
-            }
-            Self::Sketch(sketch) => sketch.encode(out),
-        }
-    }
-
-    /// Reads the stored form.
-    pub(crate) fn decode(shape: &Shape, r: &mut Reader<'_>) -> Option<Self> {
-        Some(match Self::new(shape) {
-            Self::Count(_) => Self::Count(r.u64()?),
-            Self::Total(_) => {
-                let count = r.u64()?;
-                let integers = i128::from_le_bytes(r.take(16)?.try_into().ok()?);
-                let floats = if r.byte()? == 0 { None } else { Some(ExactSum::decode(r)?) };
-                Self::Total(Box::new(Total { count, integers, floats }))
-            }
-            Self::Moments(_) => Self::Moments(Box::new(Moments {
-                count: r.u64()?,
-                sum: ExactSum::decode(r)?,
-                squares: ExactSum::decode(r)?,
-            })),
-            Self::Extreme(_) => Self::Extreme(r.value()?),
-            Self::Distinct(_) => {
-                let n = r.length()?;
-                Self::Distinct((0..n).map(|_| r.bytes().map(Box::from)).collect::<Option<_>>()?)
-            }
-            Self::Values(_) => {
-                let n = r.length()?;
-                Self::Values((0..n).map(|_| Some((Ordered(r.value()?), r.u64()?))).collect::<Option<_>>()?)
-            }
-            Self::Ranked(_) => {
-                let n = r.length()?;
-                Self::Ranked((0..n).map(|_| ranked_from(r)).collect::<Option<_>>()?)
-            }
-            Self::Sketch(_) => Self::Sketch(Box::new(Sketch::decode(r)?)),
-        })
-    }
-}
-
-fn ranked_from(r: &mut Reader<'_>) -> Option<Ranked> {
-    let n = r.length()?;
-    let order = (0..n).map(|_| r.value()).collect::<Option<_>>()?;
-    Some(Ranked { order, time: r.i64()?, position: r.u64()?, value: r.value()? })
-}
-
-/// Whole floats become integers in a key; a stored value keeps its type only where that matters to nobody, so it may as well.
-fn encode_exactly(value: &Value, out: &mut Vec<u8>) {
-    key::encode(value, out);
 }

@@ -3,15 +3,7 @@
 use drover_crds::query::{BinaryOp, Function, Type, Unit};
 use regex::Regex;
 
-use super::{
-    clock,
-    error::DataError,
-    text::{self, Pattern},
-    value::Value,
-};
-
-/// Longest text that a function may make, in bytes.
-const MAX_TEXT: usize = 1 << 20;
+use super::{clock, error::DataError, strings, text, value::Value};
 
 fn overflow(operation: &str) -> DataError {
     DataError::Overflow(operation.to_owned())
@@ -39,7 +31,7 @@ pub(crate) fn number(value: &Value, operation: &str) -> Result<Value, DataError>
 
 fn read_float(text: &str) -> Option<f64> {
     let numeric = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
-    text.parse::<f64>().ok().filter(|f| numeric && f.is_finite())
+    text.parse::<f64>().ok().filter(|f| numeric && f.is_finite()).map(|f| f + 0.0)
 }
 
 fn float(value: &Value, operation: &str) -> Result<f64, DataError> {
@@ -47,7 +39,7 @@ fn float(value: &Value, operation: &str) -> Result<f64, DataError> {
 }
 
 /// A value as an integer; a fraction is cut off.
-fn integer(value: &Value, operation: &str) -> Result<i64, DataError> {
+pub(crate) fn integer(value: &Value, operation: &str) -> Result<i64, DataError> {
     match number(value, operation)? {
         Value::Float(f) => truncate(f).ok_or_else(|| overflow(operation)),
         other => other.as_integer().ok_or_else(|| value.wrong_type(operation)),
@@ -73,7 +65,7 @@ pub(crate) fn negate(value: &Value) -> Result<Value, DataError> {
     match value {
         Value::Null => Ok(Value::Null),
         _ => match number(value, "negation")? {
-            Value::Float(f) => Ok(Value::Float(-f)),
+            Value::Float(f) => Value::float(-f, "negation"),
             n => n.as_integer().and_then(i64::checked_neg).map(Value::BigInt).ok_or_else(|| overflow("negation")),
         },
     }
@@ -96,7 +88,7 @@ pub(crate) fn arithmetic(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Da
         return bits(op, a, b);
     }
     if let (BinaryOp::Add, Value::Text(x), Value::Text(y)) = (op, a, b) {
-        return made([&**x, &**y].concat());
+        return strings::made([&**x, &**y].concat());
     }
     let name = match op {
         BinaryOp::Add => "addition",
@@ -177,7 +169,7 @@ pub(crate) fn cast(value: &Value, to: Type) -> Result<Value, DataError> {
 }
 
 /// A value as text, as CAST and CONCAT write it.
-fn as_text(value: &Value) -> String {
+pub(crate) fn as_text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::Bit(b) => u8::from(*b).to_string(),
@@ -186,14 +178,6 @@ fn as_text(value: &Value) -> String {
         Value::Text(t) => t.to_string(),
         Value::DateTime(ticks) => clock::format_long(*ticks),
         Value::Record(_) | Value::Array(_) => value.to_string(),
-    }
-}
-
-fn made(text: String) -> Result<Value, DataError> {
-    if text.len() > MAX_TEXT {
-        Err(DataError::Argument(format!("a text longer than {MAX_TEXT} bytes")))
-    } else {
-        Ok(Value::text(text))
     }
 }
 
@@ -220,7 +204,7 @@ pub(crate) fn date_call(function: Function, unit: Unit, args: &[Value]) -> Resul
 pub(crate) fn regex_match(value: &Value, regex: &Regex) -> Result<Value, DataError> {
     match value {
         Value::Null => Ok(Value::Null),
-        Value::Text(text) => Ok(Value::BigInt(i64::from(regex.is_match(text)))),
+        Value::Text(text) => Ok(Value::BigInt(text::find(regex, text))),
         other => Err(other.wrong_type("REGEXMATCH")),
     }
 }
@@ -229,11 +213,11 @@ pub(crate) fn regex_match(value: &Value, regex: &Regex) -> Result<Value, DataErr
 pub(crate) fn call(function: Function, args: &[Value]) -> Result<Value, DataError> {
     use Function as F;
     match function {
-        F::Concat => return made(args.iter().map(as_text).collect()),
+        F::Concat => return strings::made(args.iter().map(as_text).collect()),
         F::ConcatWs => {
             let separator = as_text(&args[0]);
             let parts: Vec<String> = args[1..].iter().filter(|a| !a.is_null()).map(as_text).collect();
-            return made(parts.join(&separator));
+            return strings::made(parts.join(&separator));
         }
         F::GetType => return Ok(Value::text(args[0].type_name())),
         _ if args.iter().any(Value::is_null) => return Ok(Value::Null),
@@ -259,7 +243,7 @@ pub(crate) fn call(function: Function, args: &[Value]) -> Result<Value, DataErro
                 .ok_or_else(|| DataError::Date(format!("DATETIMEFROMPARTS{parts:?}")))
         }
         F::GetArrayElement | F::GetArrayLength | F::GetRecordPropertyValue => nested(function, args, name),
-        _ => strings(function, args, name),
+        _ => strings::call(function, args, name),
     }
 }
 
@@ -269,8 +253,8 @@ fn rounding(function: Function, args: &[Value], name: &str) -> Result<Value, Dat
         (Function::Abs, Value::Float(f)) => Ok(Value::Float(f.abs())),
         (Function::Sign, Value::BigInt(n)) => Ok(Value::BigInt(n.signum())),
         (Function::Sign, Value::Float(f)) => Ok(Value::Float(if f == 0.0 { 0.0 } else { f.signum() })),
-        (Function::Ceiling, Value::Float(f)) => Ok(Value::Float(f.ceil())),
-        (Function::Floor, Value::Float(f)) => Ok(Value::Float(f.floor())),
+        (Function::Ceiling, Value::Float(f)) => Value::float(f.ceil(), name),
+        (Function::Floor, Value::Float(f)) => Value::float(f.floor(), name),
         (Function::Round, n) => {
             let digits = integer(&args[1], name)?.clamp(-330, 330);
             let cut = args.get(2).map(|a| integer(a, name)).transpose()?.unwrap_or(0) != 0;
@@ -314,7 +298,7 @@ fn nested(function: Function, args: &[Value], name: &str) -> Result<Value, DataE
             Ok(index.and_then(|i| values.get(i)).cloned().unwrap_or(Value::Null))
         }
         (Function::GetRecordPropertyValue, Value::Record(_)) => {
-            let path = string(&args[1], name)?;
+            let path = strings::string(&args[1], name)?;
             let whole = args[0].field(&path);
             if !whole.is_null() {
                 return Ok(whole.clone());
@@ -323,111 +307,4 @@ fn nested(function: Function, args: &[Value], name: &str) -> Result<Value, DataE
         }
         (_, other) => Err(other.wrong_type(name)),
     }
-}
-
-fn string(value: &Value, name: &str) -> Result<String, DataError> {
-    match value {
-        Value::Record(_) | Value::Array(_) => Err(value.wrong_type(name)),
-        other => Ok(as_text(other)),
-    }
-}
-
-fn count(value: &Value, name: &str) -> Result<usize, DataError> {
-    let n = integer(value, name)?;
-    usize::try_from(n).map_err(|_| DataError::Argument(format!("{name} does not take the length {n}")))
-}
-
-fn place(n: usize) -> Value {
-    Value::BigInt(i64::try_from(n).unwrap_or(i64::MAX))
-}
-
-fn strings(function: Function, args: &[Value], name: &str) -> Result<Value, DataError> {
-    use Function as F;
-    if function == F::Space {
-        return repeat(" ", count(&args[0], name)?);
-    }
-    if function == F::Nchar {
-        let code = u32::try_from(integer(&args[0], name)?).ok().and_then(char::from_u32);
-        return Ok(code.map_or(Value::Null, |c| Value::text(c.to_string())));
-    }
-    let s = string(&args[0], name)?;
-    match function {
-        F::Lower => made(s.to_lowercase()),
-        F::Upper => made(s.to_uppercase()),
-        F::Ltrim => made(s.trim_start_matches(' ').to_owned()),
-        F::Rtrim => made(s.trim_end_matches(' ').to_owned()),
-        F::Trim => made(s.trim_matches(' ').to_owned()),
-        F::Reverse => made(s.chars().rev().collect()),
-        F::Len => Ok(place(s.trim_end_matches(' ').chars().count())),
-        F::Unicode => Ok(s.chars().next().map_or(Value::Null, |c| Value::BigInt(i64::from(u32::from(c))))),
-        F::Left => made(s.chars().take(count(&args[1], name)?).collect()),
-        F::Right => {
-            let n = s.chars().count().saturating_sub(count(&args[1], name)?);
-            made(s.chars().skip(n).collect())
-        }
-        F::Replicate => repeat(&s, count(&args[1], name)?),
-        F::CharIndex => char_index(&s, args, name),
-        F::PatIndex => Ok(Value::BigInt(Pattern::new(&s, None).find(&string(&args[1], name)?))),
-        F::RegexMatch => regex_match(&args[0], &text::regex(&string(&args[1], name)?)?),
-        F::Replace => {
-            let (from, to) = (string(&args[1], name)?, string(&args[2], name)?);
-            if from.is_empty() {
-                return made(s);
-            }
-            if s.matches(&from).count().saturating_mul(to.len()) > MAX_TEXT {
-                return Err(DataError::Argument(format!("a text longer than {MAX_TEXT} bytes")));
-            }
-            made(s.replace(&from, &to))
-        }
-        F::Translate => translate(&s, args, name),
-        F::Substring => {
-            let (from, length) = (integer(&args[1], name)?, integer(&args[2], name)?);
-            if length < 0 {
-                return Err(DataError::Argument(format!("{name} does not take the length {length}")));
-            }
-            // A start before 1 counts towards the length.
-            let end = from.saturating_add(length).max(1);
-            let start = from.max(1);
-            let take = usize::try_from(end.saturating_sub(start).max(0)).unwrap_or(usize::MAX);
-            made(s.chars().skip(usize::try_from(start - 1).unwrap_or(usize::MAX)).take(take).collect())
-        }
-        F::Stuff => {
-            let (from, length) = (integer(&args[1], name)?, integer(&args[2], name)?);
-            let chars: Vec<char> = s.chars().collect();
-            let Some(from) = usize::try_from(from - 1).ok().filter(|f| *f < chars.len() && length >= 0) else {
-                return Ok(Value::Null);
-            };
-            let end = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(chars.len());
-            let middle = string(&args[3], name)?;
-            made(chars[..from].iter().copied().chain(middle.chars()).chain(chars[end..].iter().copied()).collect())
-        }
-        _ => Err(args[0].wrong_type(name)),
-    }
-}
-
-fn repeat(text: &str, times: usize) -> Result<Value, DataError> {
-    if text.len().saturating_mul(times) > MAX_TEXT {
-        return Err(DataError::Argument(format!("a text longer than {MAX_TEXT} bytes")));
-    }
-    made(text.repeat(times))
-}
-
-fn char_index(part: &str, args: &[Value], name: &str) -> Result<Value, DataError> {
-    let whole = string(&args[1], name)?;
-    let skip = match args.get(2) {
-        Some(start) => usize::try_from(integer(start, name)?.max(1) - 1).unwrap_or(usize::MAX),
-        None => 0,
-    };
-    let from = whole.char_indices().nth(skip).map_or(whole.len(), |(i, _)| i);
-    let found = if part.is_empty() { None } else { whole[from..].find(part) };
-    Ok(found.map_or(Value::BigInt(0), |at| place(whole[..from + at].chars().count() + 1)))
-}
-
-fn translate(s: &str, args: &[Value], name: &str) -> Result<Value, DataError> {
-    let from: Vec<char> = string(&args[1], name)?.chars().collect();
-    let to: Vec<char> = string(&args[2], name)?.chars().collect();
-    if from.len() != to.len() {
-        return Err(DataError::Argument("TRANSLATE takes as many characters as replacements".to_owned()));
-    }
-    made(s.chars().map(|c| from.iter().position(|f| *f == c).map_or(c, |i| to[i])).collect())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use drover_crds::query::{Apply, ApplyKind, Expr, Group, Input, Item, Step, StepKind, Window};
 
 use super::{
+    clock,
     error::DataError,
     key,
     node::{Node, Row},
@@ -46,6 +47,8 @@ pub(crate) struct Grouping {
     pub(crate) shapes: Vec<Shape>,
     having: Option<Node>,
     columns: Vec<Column>,
+    /// How long after a row's time a window that holds it may end.
+    extent: i64,
 }
 
 #[derive(Debug)]
@@ -195,6 +198,12 @@ impl Grouping {
                 _ => Vec::new(),
             },
         });
+        let extent = group.windows.iter().map(|def| match def.window {
+            Window::Hopping { size, .. } | Window::Sliding { size } => size,
+            Window::Session { timeout, .. } => timeout,
+            Window::Snapshot => 0,
+        });
+        let extent = extent.max().unwrap_or(0);
         let terms = group.aggregates.iter().map(|a| TermOf {
             argument: a.argument.as_ref().map(Node::compile),
             order: a.order.iter().map(|o| Node::compile(&o.expr)).collect(),
@@ -212,11 +221,15 @@ impl Grouping {
             shapes: shapes.collect(),
             having: group.having.as_ref().map(Node::compile),
             columns: columns(&group.items),
+            extent,
         }
     }
 
     /// What a row adds; everything that can fail does so here.
     pub(crate) fn contribution(&self, row: &Row<'_>, position: u64, into: &mut Contribution) -> Result<(), DataError> {
+        if row.time.checked_add(self.extent).and_then(clock::valid).is_none() {
+            return Err(DataError::Date(format!("the end of the window of {}", clock::format(row.time))));
+        }
         into.time = row.time;
         into.position = position;
         into.key.clear();

@@ -2,16 +2,17 @@
 
 use regex::{Regex, RegexBuilder};
 
-use super::error::DataError;
-
 /// Largest compiled regular expression, in bytes.
 const MAX_REGEX: usize = 1 << 20;
 
-/// Compiles a regular expression of bounded size.
-pub(crate) fn regex(pattern: &str) -> Result<Regex, DataError> {
-    RegexBuilder::new(pattern).size_limit(MAX_REGEX).build().map_err(|_| {
-        DataError::Argument(format!("'{}' is no regular expression", pattern.chars().take(60).collect::<String>()))
-    })
+/// Compiles a regular expression of bounded size, which matches in any case; `None` if it is none.
+pub(crate) fn regex(pattern: &str) -> Option<Regex> {
+    RegexBuilder::new(pattern).case_insensitive(true).size_limit(MAX_REGEX).build().ok()
+}
+
+/// The place of the first match in characters from 1, or 0.
+pub(crate) fn find(regex: &Regex, text: &str) -> i64 {
+    regex.find(text).map_or(0, |m| i64::try_from(text[..m.start()].chars().count() + 1).unwrap_or(i64::MAX))
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -15,7 +15,7 @@ pub enum Value {
     Bit(bool),
     /// Integer.
     BigInt(i64),
-    /// Float; never infinite and never NaN.
+    /// Float; never infinite, NaN or −0.
     Float(f64),
     /// Text.
     Text(Arc<str>),
@@ -39,7 +39,8 @@ impl Value {
 
     /// A float, or an overflow.
     pub(crate) fn float(value: f64, operation: &str) -> Result<Self, DataError> {
-        if value.is_finite() { Ok(Self::Float(value)) } else { Err(DataError::Overflow(operation.to_owned())) }
+        // There is one zero: −0 is 0.
+        if value.is_finite() { Ok(Self::Float(value + 0.0)) } else { Err(DataError::Overflow(operation.to_owned())) }
     }
 
     /// The name of its type, as GETTYPE gives it.
@@ -102,6 +103,16 @@ impl Value {
                 .unwrap_or_else(|| a.len().cmp(&b.len())),
             _ => self.rank().cmp(&other.rank()).then_with(|| compare_numbers(self, other)),
         }
+    }
+
+    /// [`Self::total_cmp`], then bit, integer and float of one value in this order: the same order however rows are cut.
+    pub(crate) fn exact_cmp(&self, other: &Self) -> Ordering {
+        let width = |v: &Self| match v {
+            Self::Bit(_) => 0,
+            Self::BigInt(_) => 1,
+            _ => 2,
+        };
+        self.total_cmp(other).then_with(|| width(self).cmp(&width(other)))
     }
 
     fn rank(&self) -> u8 {

@@ -1,0 +1,1 @@
+WITH s AS (SELECT k, SUM(v) AS v FROM x TIMESTAMP BY t OVER k GROUP BY k, Windows(Window('a', SlidingWindow(second, 5)), Window('b', SessionWindow(second, 1, 2)))) SELECT k INTO o FROM s WHERE v BETWEEN 1 AND -2 SELECT * INTO p FROM s
