@@ -11,13 +11,13 @@ use std::{
 use anyhow::Context as _;
 use drover_crds::api::WindowQuery;
 use futures::{StreamExt as _, future::join_all};
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{Api, Client, Resource, core::DeserializeGuard};
 use kube_runtime::{
     Controller, WatchStreamExt as _,
     controller::Config as ControllerConfig,
     events::{Recorder, Reporter},
-    reflector::{self, Lookup, Store},
+    reflector::{self, Lookup, ObjectRef, Store},
     watcher,
 };
 use serde::de::DeserializeOwned;
@@ -139,7 +139,7 @@ impl Scope {
         let (service_accounts, of_service_accounts) = watched(&client, namespace, &owned);
         let (network_policies, of_network_policies) = watched(&client, namespace, &owned);
         let (disruption_budgets, of_disruption_budgets) = watched(&client, namespace, &owned);
-        let (pods, of_pods) = watched::<k8s_openapi::api::core::v1::Pod>(&client, namespace, &owned);
+        let (pods, of_pods) = watched::<Pod>(&client, namespace, &owned);
         let (full, filled) = watch::channel(false);
         let caches =
             Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods, filled };
@@ -159,6 +159,7 @@ impl Scope {
             .owns_stream(of_service_accounts)
             .owns_stream(of_network_policies)
             .owns_stream(of_disruption_budgets)
+            .watches_stream(of_pods, |pod| pipeline_of(&pod))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
             .run(pipeline::reconcile, pipeline::error_policy, Arc::new((context.clone(), caches)))
             .for_each(|_| std::future::ready(()));
@@ -168,9 +169,15 @@ impl Scope {
             .graceful_shutdown_on(stop.clone().cancelled_owned())
             .run(window_query::reconcile, window_query::error_policy, Arc::new(context))
             .for_each(|_| std::future::ready(()));
-        let pods = of_pods.take_until(stop.cancelled_owned()).for_each(|_| std::future::ready(()));
-        futures::join!(controller, queries, pods, filling);
+        futures::join!(controller, queries, filling);
     }
+}
+
+/// Pods belong to a ReplicaSet; whose they are in the end, their label tells.
+fn pipeline_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
+    let meta = &pod.metadata;
+    let name = meta.labels.as_ref()?.get(names::PIPELINE)?;
+    Some(ObjectRef::new(name).within(meta.namespace.as_deref()?))
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

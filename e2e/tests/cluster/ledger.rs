@@ -43,15 +43,15 @@ enum Fault {
     Store,
 }
 
-/// Workers die all the time; the others in between, so that each meets workers at work.
+/// Workers die all the time; the others in between, so that each meets workers at work. The hub is early, to meet the publisher too.
 const FAULTS: [Fault; 10] = [
     Fault::Worker,
-    Fault::Worker,
-    Fault::Operator,
+    Fault::Hub,
     Fault::Worker,
     Fault::Store,
     Fault::Worker,
-    Fault::Hub,
+    Fault::Operator,
+    Fault::Worker,
     Fault::Worker,
     Fault::Operator,
     Fault::Worker,

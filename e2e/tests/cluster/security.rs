@@ -85,7 +85,6 @@ async fn the_operator_may_not_list_secrets() -> Result<()> {
             ["delete", "secrets"],
             ["create", "pods"],
             ["create", "pods/exec"],
-            ["create", "serviceaccounts/token"],
             ["create", "clusterroles"],
             ["create", "rolebindings"],
             ["delete", "namespaces"],
@@ -96,6 +95,9 @@ async fn the_operator_may_not_list_secrets() -> Result<()> {
             let answer = t.attempt_kubectl(&["auth", "can-i", verb, resource, &operator]).await?;
             ensure!(answer.out.trim() == "no", "it may {verb} {resource}: {}{}", answer.out, answer.err);
         }
+        let token = ["auth", "can-i", "create", "serviceaccounts", "--subresource=token", &operator];
+        let answer = t.attempt_kubectl(&token).await?;
+        ensure!(answer.out.trim() == "no", "it may make tokens: {}{}", answer.out, answer.err);
         for [verb, resource] in [["get", "secrets"], ["patch", "deployments.apps"]] {
             let answer = t.attempt_kubectl(&["auth", "can-i", verb, resource, &operator]).await?;
             ensure!(answer.out.trim() == "yes", "it may not {verb} {resource}: {}{}", answer.out, answer.err);

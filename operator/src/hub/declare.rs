@@ -43,8 +43,9 @@ impl Hub {
         }
         let mut dead = 0;
         for queue in &topology.queues {
-            let count = declare(&channel, queue).await?;
-            if queue.name == topology.dead {
+            let is_dead = queue.name == topology.dead;
+            let count = declare(&channel, queue, is_dead).await?;
+            if is_dead {
                 dead = count;
             }
         }
@@ -57,12 +58,12 @@ impl Hub {
     }
 }
 
-async fn declare(channel: &Channel, queue: &Queue) -> Result<u32, Problem> {
+async fn declare(channel: &Channel, queue: &Queue, dead: bool) -> Result<u32, Problem> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(queue.name.as_str().into(), options, table(&queue.arguments)).await;
     declared.map(|q| q.message_count()).map_err(|e| match reply(&e) {
         None => lost(&e),
-        Some((PRECONDITION_FAILED, text)) => differs(&queue.name, &text),
+        Some((PRECONDITION_FAILED, text)) => differs(&queue.name, dead, &text),
         Some((code, text)) => denied(code, &text, &format!("declare queue {}", queue.name)),
     })
 }
@@ -130,7 +131,7 @@ fn denied(code: u16, text: &str, what: &str) -> Problem {
     }
 }
 
-fn differs(queue: &str, text: &str) -> Problem {
+fn differs(queue: &str, dead: bool, text: &str) -> Problem {
     let limits = ["x-message-ttl", "x-max-length"].iter().any(|a| text.contains(&format!("inequivalent arg '{a}'")));
     if limits {
         Problem::new(
@@ -140,12 +141,12 @@ fn differs(queue: &str, text: &str) -> Problem {
             ),
         )
     } else {
-        Problem::new(
-            "QueueArgumentsDiffer",
-            format!(
-                "queue {queue} exists with other arguments: use it as it is with source.adopt in a new pipeline, or delete it when it is empty ({text})"
-            ),
-        )
+        let way = if dead {
+            "delete it when it is empty, or name another deadLetter.queue in a new pipeline"
+        } else {
+            "use it as it is with source.adopt in a new pipeline, or delete it when it is empty"
+        };
+        Problem::new("QueueArgumentsDiffer", format!("queue {queue} exists with other arguments: {way} ({text})"))
     }
 }
 

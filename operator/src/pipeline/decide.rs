@@ -189,7 +189,9 @@ impl Rollout {
             deployment(&seen.owned, &wanted.deployment.metadata).filter(|d| d.metadata.deletion_timestamp.is_none());
         let counts = live.map(pods::counts);
         let need = pipeline.wanted_replicas();
-        let consumes = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need);
+        let consumes = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need)
+            // At zero, only once the last of them has finished what it held.
+            && (need > 0 || !pods::any_of(&seen.owned.pods, &wanted.name));
         let was_active = old.as_deref() == Some(&*wanted.name);
         let active = if was_active || (live.is_some() && consumes) { Some(wanted.name.clone()) } else { old };
         let hindrance = live.filter(|_| !consumes).and_then(|d| pods::hindrance(d, &seen.owned.pods, &wanted.name));

@@ -38,6 +38,11 @@ pub(super) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revis
         .or_else(|| not_created(deployment))
 }
 
+/// True if a pod of a revision is there, also one that ends.
+pub(super) fn any_of(pods: &[impl AsRef<Pod>], revision: &str) -> bool {
+    pods.iter().any(|p| label(p.as_ref(), names::REVISION) == Some(revision))
+}
+
 fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.labels.as_ref()?.get(name).map(String::as_str)
 }

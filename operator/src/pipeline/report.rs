@@ -145,14 +145,18 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
     let Some(need) = rollout.need else {
         return finding(None, "NotChecked", "workers are left as they are".to_owned());
     };
-    if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.available.is_some() {
-        return finding(Some(true), "Suspended", "suspend is true: no workers".to_owned());
+    if need == 0 && rollout.available.is_some() {
+        let suspended = seen.admitted.as_ref().is_ok_and(|p| p.suspend);
+        return match seen.owned.pods.len() {
+            0 if suspended => finding(Some(true), "Suspended", "suspend is true: no workers".to_owned()),
+            0 => finding(Some(true), "Running", "no workers are wanted".to_owned()),
+            _ => finding(Some(false), "Stopping", "workers finish what they hold, and end".to_owned()),
+        };
     }
     match &rollout.hindrance {
         _ if rollout.available.is_none() => {
             finding(Some(false), "NotStarted", "workers wait for hub and store".to_owned())
         }
-        _ if rollout.consumes && need == 0 => finding(Some(true), "Running", "no workers are wanted".to_owned()),
         _ if rollout.consumes => {
             finding(Some(true), "Running", format!("{need} of {need} workers of revision {revision} consume"))
         }
@@ -214,7 +218,7 @@ fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
         Phase::Waiting
     } else if !is("StoreReady", Some(true)) {
         if rollout.active.is_some() && !seen.owned.deployments.is_empty() { Phase::Holding } else { Phase::Waiting }
-    } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled() {
+    } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled() && is("WorkersReady", Some(true)) {
         Phase::Suspended
     } else if rollout.starting.is_some() || rollout.draining || !is("WorkersReady", Some(true)) {
         Phase::Progressing
@@ -260,7 +264,7 @@ pub(super) fn notices(old: &Status, new: &Status) -> Vec<Notice> {
 fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
     let told = matches!(&*new.type_, "Accepted" | "HubReady" | "StoreReady" | "WorkersReady");
     let changed = old.is_none_or(|o| (&o.status, &o.reason) != (&new.status, &new.reason));
-    let bad = new.status == "False" && !matches!(&*new.reason, "Starting" | "NotStarted");
+    let bad = new.status == "False" && !matches!(&*new.reason, "Starting" | "Stopping" | "NotStarted");
     let mended = new.status == "True" && old.is_some_and(|o| o.status == "False");
     (told && changed && (bad || mended)).then(|| Notice {
         warning: bad,

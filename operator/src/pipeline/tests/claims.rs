@@ -181,6 +181,23 @@ fn suspend_takes_the_workers_to_zero_and_stays_ready() {
 }
 
 #[test]
+fn suspended_is_said_only_once_the_last_worker_has_ended() {
+    let mut world = running();
+    world.edit(|s| s.suspend = Some(true));
+    world.step();
+    world.settle();
+    world.pod_waits(&world.deployments()[0].clone(), "Ending", "");
+    world.step();
+    assert_eq!(reason(&world, "WorkersReady"), "False Stopping");
+    world.owned.pods.clear();
+    world.step();
+    assert_eq!(
+        (world.status().phase, reason(&world, "WorkersReady").as_str()),
+        (Some(Phase::Suspended), "True Suspended")
+    );
+}
+
+#[test]
 fn a_spec_that_is_refused_touches_nothing_that_runs() {
     let mut world = running();
     let before = world.deployments();
