@@ -136,8 +136,10 @@ impl Node {
                 let equal = compare(&value, &args[1].eval(row)?)?;
                 Ok(if equal.is_some_and(std::cmp::Ordering::is_eq) { Value::Null } else { value })
             }
-            Self::Call(function, args) => scalars::call(*function, &all(args, row)?),
-            Self::DateCall(function, unit, args) => scalars::date_call(*function, *unit, &all(args, row)?),
+            Self::Call(function, args) => with_values(args, row, |values| scalars::call(*function, values)),
+            Self::DateCall(function, unit, args) => {
+                with_values(args, row, |values| scalars::date_call(*function, *unit, values))
+            }
             condition => Ok(condition.test(row)?.map_or(Value::Null, Value::Bit)),
         }
     }
@@ -192,8 +194,17 @@ impl Node {
     }
 }
 
-fn all(args: &[Node], row: &Row<'_>) -> Result<Vec<Value>, DataError> {
-    args.iter().map(|a| a.eval(row)).collect()
+/// Evaluates arguments; up to two, the most common, without an allocation.
+fn with_values(
+    args: &[Node],
+    row: &Row<'_>,
+    call: impl FnOnce(&[Value]) -> Result<Value, DataError>,
+) -> Result<Value, DataError> {
+    match args {
+        [a] => call(&[a.eval(row)?]),
+        [a, b] => call(&[a.eval(row)?, b.eval(row)?]),
+        _ => call(&args.iter().map(|a| a.eval(row)).collect::<Result<Vec<_>, _>>()?),
+    }
 }
 
 fn contains(value: &Value, list: &[Node], row: &Row<'_>) -> Result<Option<bool>, DataError> {
