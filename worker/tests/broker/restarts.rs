@@ -9,6 +9,22 @@ fn control(service: &str, what: &str) {
     assert!(status.success(), "{service} {what}");
 }
 
+/// The store does not answer; other tests need it afterwards, whatever becomes of this one.
+struct Suspended;
+
+impl Suspended {
+    fn new() -> Self {
+        control("postgres", "suspend");
+        Self
+    }
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        control("postgres", "resume");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: restarts the hub and the store that all tests share"]
 async fn a_restart_of_hub_or_store_costs_no_message_and_doubles_none() {
@@ -26,10 +42,11 @@ async fn a_restart_of_hub_or_store_costs_no_message_and_doubles_none() {
     drop(lane);
     let lane = Lane::again("restarts").await;
     lane.await_rows(30_000).await;
-    lane.publish_numbered(30_000..31_000).await;
-    control("postgres", "suspend");
-    eventually("holding", || async { worker.status().await.holding.map(drop) }).await;
-    control("postgres", "resume");
+    {
+        let _suspended = Suspended::new();
+        lane.publish_numbered(30_000..31_000).await;
+        eventually("holding", || async { worker.status().await.holding.map(drop) }).await;
+    }
     lane.await_rows(31_000).await;
     eventually("an empty queue", || async {
         let status = worker.status().await;

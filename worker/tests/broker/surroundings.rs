@@ -1,6 +1,6 @@
 //! The hub and the store of the tests, and a lane of a test's own: source, exchange, dead-letter queue and table.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, process::Command, time::Duration};
 
 use drover_worker::{
     hub::{self, HubAddress},
@@ -206,6 +206,30 @@ impl Lane {
             .consumer_count()
     }
 
+    /// Has the hub cut the connections of the lane's worker; false while it knows of none.
+    pub(crate) async fn cut(&self) -> bool {
+        let name = format!("drover-worker {}", self.name);
+        tokio::task::spawn_blocking(move || {
+            let url = format!("{}/api/connections", env("DROVER_TEST_HUB_MANAGEMENT_URI"));
+            let curl = |arguments: &[&str]| {
+                let ca = env("DROVER_TEST_CA");
+                let output = Command::new("curl").args(["-sf", "--cacert", &ca]).args(arguments).output().unwrap();
+                assert!(output.status.success(), "curl: {output:?}");
+                output.stdout
+            };
+            let all: Vec<serde_json::Value> = serde_json::from_slice(&curl(&[&url])).unwrap();
+            let ours = all.iter().filter(|c| c["client_properties"]["connection_name"] == name.as_str());
+            let names: Vec<String> =
+                ours.map(|c| c["name"].as_str().unwrap().replace(' ', "%20").replace('>', "%3E")).collect();
+            for connection in &names {
+                curl(&["-X", "DELETE", &format!("{url}/{connection}")]);
+            }
+            !names.is_empty()
+        })
+        .await
+        .unwrap()
+    }
+
     /// Takes everything out of a queue.
     pub(crate) async fn take(&self, queue: &str) -> Vec<BasicGetMessage> {
         let mut taken = Vec::new();
@@ -249,7 +273,7 @@ impl Lane {
             (settings::SINK_URI, &store_uri),
             (settings::SINK_CA, &ca),
             (settings::REVISION, "r1"),
-            (settings::POD, "pod-1"),
+            (settings::POD, &self.name),
             (settings::GRACE_SECONDS, "10"),
         ];
         let all: Vec<(&str, &str)> = more.iter().copied().chain(least).collect();
@@ -286,11 +310,6 @@ impl Worker {
     pub(crate) async fn stop(mut self) {
         drop(self.stop.take());
         tokio::time::timeout(PATIENCE, self.task).await.expect("the worker ends").unwrap();
-    }
-
-    /// As SIGKILL does, as far as a process can do it to a part of itself.
-    pub(crate) fn kill(self) {
-        self.task.abort();
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {

@@ -28,11 +28,9 @@ async fn shuffled_doubled_and_redelivered_input_ends_with_the_newest_row_of_each
     }
     let bodies = Just(bodies).prop_shuffle().new_tree(&mut runner).unwrap().current();
     lane.publish(bodies.iter().enumerate().map(|(n, body)| (n.to_string(), body.as_bytes()))).await;
-    // One that is killed midway makes the rest redelivered.
-    let first = lane.worker(UPSERT, &[("DROVER_SOURCE_PREFETCH", "20"), ("DROVER_CONCURRENCY", "1")]).await;
-    first.await_done(100).await;
-    first.kill();
-    let worker = lane.worker(UPSERT, &[]).await;
+    // A connection that is cut midway makes the rest redelivered.
+    let worker = lane.worker(UPSERT, &[("DROVER_SOURCE_PREFETCH", "20"), ("DROVER_CONCURRENCY", "2")]).await;
+    crate::surroundings::eventually("a connection to cut", || async { lane.cut().await.then_some(()) }).await;
     let mut wanted: Vec<(u32, i64)> = newest.into_iter().collect();
     wanted.sort_unstable();
     let mut text = String::new();
