@@ -1,5 +1,7 @@
 //! Why there is no connection.
 
+use std::process::Command;
+
 use drover_worker::store::{self, StoreAddress, StoreReason};
 
 use crate::surroundings::{env, file, worker};
@@ -52,4 +54,34 @@ async fn what_is_wrong_with_an_address_is_told_apart() {
     let mut wrong = uri();
     wrong.set_query(Some("sslmode=disable"));
     assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::TlsRequired);
+}
+
+/// The certificate that the store shows; other tests need the right one afterwards, whatever becomes of this one.
+struct Shown;
+
+impl Shown {
+    fn new(which: &str) -> Self {
+        let status = Command::new(env("DROVER_TEST_CTL")).args(["test", "postgres", "cert", which]).status().unwrap();
+        assert!(status.success(), "cert {which}");
+        Self
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let _ = Command::new(env("DROVER_TEST_CTL")).args(["test", "postgres", "cert", "server"]).status();
+    }
+}
+
+#[tokio::test]
+#[ignore = "slow: changes the certificate of the store that all tests share"]
+async fn certificates_are_refused_for_three_reasons() {
+    for (which, reason) in [
+        ("expired", StoreReason::CertificateExpired),
+        ("wrongname", StoreReason::CertificateWrongName),
+        ("otherserver", StoreReason::CertificateUnknownAuthority),
+    ] {
+        let _shown = Shown::new(which);
+        assert_eq!(refused(uri().as_str(), Some(file("DROVER_TEST_CA"))).await, reason, "{which}");
+    }
 }
