@@ -59,6 +59,11 @@ impl Acks {
         self.tags.len()
     }
 
+    /// Of these, those that came after `tag`.
+    pub(crate) fn unacknowledged_after(&self, tag: u64) -> usize {
+        self.tags.range(tag.saturating_add(1)..).count()
+    }
+
     /// Whether something is done and not yet taken.
     pub(crate) fn pending(&self) -> bool {
         self.done > 0

@@ -138,24 +138,13 @@ pub(crate) struct Session<'c> {
     finished: UnboundedReceiver<Finished>,
     finishing: UnboundedSender<Finished>,
     mean_bytes: u64,
-    limiting: bool,
 }
 
 impl<'c> Session<'c> {
     pub(crate) fn new(crew: &'c mut Crew, channel: Channel) -> Self {
         let (finishing, finished) = unbounded_channel();
         let intake = Intake::new(channel.clone(), crew.queue.clone(), &crew.context.sender.identity.pod);
-        Self {
-            crew,
-            channel,
-            intake,
-            acks: Acks::default(),
-            held: VecDeque::new(),
-            finished,
-            finishing,
-            mean_bytes: 0,
-            limiting: false,
-        }
+        Self { crew, channel, intake, acks: Acks::default(), held: VecDeque::new(), finished, finishing, mean_bytes: 0 }
     }
 
     /// Runs until it is asked to stop, or the connection is lost.
@@ -176,8 +165,8 @@ impl<'c> Session<'c> {
         self.intake.want(self.crew.limits.start());
         loop {
             self.start_batches();
-            self.acknowledge().await?;
             self.adjust().await?;
+            self.acknowledge().await?;
             if self.holding_too_long() {
                 self.wait_out(shutdown).await?;
             }
@@ -212,10 +201,10 @@ impl<'c> Session<'c> {
     fn receive(&mut self, arrival: intake::Arrival) -> Result<(), Lost> {
         let Some(delivery) = self.intake.accept(arrival)? else { return Ok(()) };
         self.acks.received(delivery.delivery_tag);
+        self.intake.received(delivery.delivery_tag);
         let size = delivery.data.len() as u64;
         self.mean_bytes = if self.mean_bytes == 0 { size } else { (self.mean_bytes * 15 + size) / 16 };
         self.held.push_back(delivery);
-        self.limiting |= self.acks.unacknowledged() >= usize::from(self.intake.prefetch());
         self.tell_held();
         Ok(())
     }
@@ -282,22 +271,28 @@ impl<'c> Session<'c> {
         Ok(())
     }
 
-    /// Asks for more or less credit, and for none while nothing else helps.
+    /// Asks for more or less credit where all of it is used. Before any acknowledgement: see [`Intake::change`].
     async fn adjust(&mut self) -> Result<(), Lost> {
         let meter = &self.crew.context.meter;
         self.crew.rate.sample(meter.done(), meter.busy(clock::now()));
-        let facts = Facts { limiting: self.limiting, rate: self.crew.rate.per_second(), mean_bytes: self.mean_bytes };
-        if !self.crew.context.holds.any()
-            && let Some(next) = self.crew.limits.next(self.intake.prefetch(), facts)
-        {
-            self.intake.want(next);
-        }
-        self.limiting = false;
         let unacknowledged = self.acks.unacknowledged();
-        if self.intake.adjust(unacknowledged, self.crew.limits.ceiling).await? {
+        if unacknowledged >= usize::from(self.intake.prefetch()) && !self.crew.context.holds.any() {
+            let facts = Facts { limiting: true, rate: self.crew.rate.per_second(), mean_bytes: self.mean_bytes };
+            let next = self.crew.limits.next(self.intake.prefetch(), facts);
+            if let Some(next) = next.filter(|_| self.is_saturated()) {
+                self.intake.change(next).await?;
+            }
+        }
+        if self.intake.begin(unacknowledged, self.crew.limits.ceiling).await? {
             meter_consuming(&self.crew.context, self.intake.prefetch());
         }
         Ok(())
+    }
+
+    /// The consumer has used its credit: nothing of it can be on its way.
+    fn is_saturated(&self) -> bool {
+        self.intake.is_consuming()
+            && self.acks.unacknowledged_after(self.intake.began_after()) >= usize::from(self.intake.prefetch())
     }
 
     fn holding_too_long(&self) -> bool {

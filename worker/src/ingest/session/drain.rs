@@ -16,6 +16,8 @@ const MARGIN: Duration = Duration::from_secs(3);
 /// Slots that are asked to surrender do so at once; one that does not is given up after this.
 const SURRENDER: Duration = Duration::from_secs(2);
 
+/// A hub that sends nothing for so long has nothing to send.
+const QUIET: Duration = Duration::from_millis(200);
 /// Time to give messages back in, while the sink is waited for.
 const RETURN: Duration = Duration::from_secs(20);
 
@@ -48,7 +50,12 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Acknowledges nothing until the consumer can be sent nothing more: it has used its credit, or nothing came for a while.
     async fn stop_intake(&mut self) -> Result<(), Lost> {
+        while self.intake.is_consuming() && !self.is_saturated() {
+            let Ok(Some(arrival)) = timeout(QUIET, self.intake.next()).await else { break };
+            self.receive(arrival)?;
+        }
         self.intake.cancel().await?;
         while let Ok(Some(arrival)) = timeout(LOOK, self.intake.next()).await {
             self.receive(arrival)?;

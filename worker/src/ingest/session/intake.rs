@@ -1,4 +1,7 @@
 //! Consumers of the source, one after another: a consumer's prefetch is for life, so a change of it is a new consumer.
+//!
+//! A quorum queue may send messages to a consumer that it has just told to be cancelled; nobody is given them, and they stay
+//! unacknowledged until the channel ends. So a consumer is cancelled only while it can be sent nothing, or at the very end.
 
 use futures::{
     StreamExt,
@@ -27,6 +30,8 @@ pub(super) struct Intake {
     consuming: bool,
     prefetch: u16,
     wanted: Option<u16>,
+    last_tag: u64,
+    began_after: u64,
 }
 
 impl std::fmt::Debug for Intake {
@@ -47,6 +52,8 @@ impl Intake {
             consuming: false,
             prefetch: 0,
             wanted: None,
+            last_tag: 0,
+            began_after: 0,
         }
     }
 
@@ -55,20 +62,39 @@ impl Intake {
         self.wanted.unwrap_or(self.prefetch).max(1)
     }
 
-    /// Asks for a consumer with this prefetch.
-    pub(super) fn want(&mut self, prefetch: u16) {
-        if !(self.consuming && self.prefetch == prefetch) {
-            self.wanted = Some(prefetch);
-        }
+    pub(super) fn is_consuming(&self) -> bool {
+        self.consuming
     }
 
-    /// Does what is wanted, as far as the ceiling permits: what the old consumer brought counts. True if a consumer began.
-    pub(super) async fn adjust(&mut self, unacknowledged: usize, ceiling: u16) -> Result<bool, Lost> {
+    /// A delivery came, of whichever consumer.
+    pub(super) fn received(&mut self, tag: u64) {
+        self.last_tag = tag;
+    }
+
+    /// The last tag that is not of the consumer that is there.
+    pub(super) fn began_after(&self) -> u64 {
+        self.began_after
+    }
+
+    /// Asks for a consumer with this prefetch.
+    pub(super) fn want(&mut self, prefetch: u16) {
+        self.wanted = Some(prefetch);
+    }
+
+    /// Asks for another prefetch. To be called only while the consumer has used its credit, and before anything is
+    /// acknowledged: then nothing is on its way to it.
+    pub(super) async fn change(&mut self, prefetch: u16) -> Result<(), Lost> {
+        self.want(prefetch);
+        self.cancel().await
+    }
+
+    /// Begins the consumer that is wanted, as soon as the ceiling permits: what the old one brought counts. True if it did.
+    pub(super) async fn begin(&mut self, unacknowledged: usize, ceiling: u16) -> Result<bool, Lost> {
         let Some(wanted) = self.wanted else { return Ok(false) };
-        self.cancel().await?;
         if unacknowledged > 0 && unacknowledged + usize::from(wanted) > usize::from(ceiling) {
             return Ok(false);
         }
+        self.began_after = self.last_tag;
         self.generation += 1;
         let generation = self.generation;
         self.channel.basic_qos(wanted, BasicQosOptions::default()).await?;
