@@ -46,7 +46,8 @@ fn main() -> ExitCode {
 fn ingest() -> anyhow::Result<ExitCode> {
     let lookup = |name: &str| std::env::var(name).ok();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     match LogFormat::from_env(lookup)? {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
