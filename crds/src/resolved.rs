@@ -22,6 +22,8 @@ pub const CONCURRENCY: u16 = 4;
 pub const RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 /// Default of `deadLetter.maxMessages`.
 pub const MAX_DEAD_LETTERS: u32 = 1_000_000;
+/// Longest name or routing key of AMQP, in bytes.
+pub const NAME_BYTES: usize = 255;
 /// The name after FROM in `transform.query`.
 pub const TRANSFORM_ALIAS: &str = "input";
 
@@ -125,6 +127,14 @@ pub enum Invalid {
     /// A table of another form.
     #[error("sink.postgres.table: {0:?} is neither a table nor schema.table")]
     Table(String),
+    /// A name that the hub cannot take.
+    #[error("{field}: {what} is longer than {NAME_BYTES} bytes, the most that AMQP takes")]
+    TooLong {
+        /// The field that it comes from.
+        field: &'static str,
+        /// What it is.
+        what: String,
+    },
     /// Braces without an end, or empty.
     #[error("sink.hub.routingKey: {0}")]
     RoutingKey(TemplateError),
@@ -145,7 +155,7 @@ impl Pipeline {
             check_transform(query)?;
         }
         check_sink(&spec.sink)?;
-        Ok(Self {
+        let pipeline = Self {
             suspend: spec.suspend.unwrap_or(false),
             hub: spec.hub.secret_ref.clone(),
             queue: source.queue.clone(),
@@ -167,7 +177,30 @@ impl Pipeline {
             retention_seconds: dead.retention_seconds.unwrap_or(RETENTION_SECONDS),
             max_dead_letters: dead.max_messages.unwrap_or(MAX_DEAD_LETTERS),
             deletion_policy: spec.deletion_policy.unwrap_or_default(),
-        })
+        };
+        pipeline.check_names()?;
+        Ok(pipeline)
+    }
+
+    /// The schema counts characters; AMQP counts bytes, and some names here are made of others.
+    fn check_names(&self) -> Result<(), Invalid> {
+        let mut names = vec![
+            ("source.queue", "the queue's name", self.queue.clone()),
+            ("source.queue", "the exchange's name, <queue>.drover,", self.exchange()),
+            ("deadLetter.queue", "the queue's name", self.dead_letter_queue.clone()),
+        ];
+        for binding in &self.bindings {
+            names.push(("source.bindings", "an exchange's name", binding.exchange.clone()));
+            names.push(("source.bindings", "a routing key", binding.routing_key.clone()));
+        }
+        if let Some(hub) = &self.sink.hub {
+            names.push(("sink.hub.exchange", "the exchange's name", hub.exchange.clone()));
+            names.push(("sink.hub.routingKey", "the routing key", hub.routing_key.clone().unwrap_or_default()));
+        }
+        match names.into_iter().find(|(_, _, name)| name.len() > NAME_BYTES) {
+            Some((field, what, _)) => Err(Invalid::TooLong { field, what: what.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// The pipeline's own exchange, which workers return and dead-letter through.

@@ -116,6 +116,18 @@ fn the_streams_of_a_query_never_change_and_never_shrink() {
 }
 
 #[test]
+fn names_are_counted_in_bytes_too() {
+    use drover_crds::resolved::Pipeline;
+    let refused = |change: fn(&mut Value)| Pipeline::resolve(&pipeline(change).spec).unwrap_err().to_string();
+    let told = refused(|s| s["source"]["queue"] = json!("é".repeat(127)));
+    assert!(told.starts_with("source.queue: ") && told.contains("255 bytes"), "{told}");
+    let told = refused(|s| s["source"]["bindings"] = json!([{"exchange": "x", "routingKey": "é".repeat(128)}]));
+    assert!(told.starts_with("source.bindings: "), "{told}");
+    let told = refused(|s| s["deadLetter"] = json!({"queue": "é".repeat(128)}));
+    assert!(told.starts_with("deadLetter.queue: "), "{told}");
+}
+
+#[test]
 fn every_rule_has_a_message() {
     use kube::CustomResourceExt as _;
     for crd in [IngestPipeline::crd(), WindowQuery::crd()] {

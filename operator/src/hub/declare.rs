@@ -10,7 +10,8 @@ use lapin::{
 };
 
 use super::{
-    pool::{Hub, lost},
+    pool::{Hub, lost, short},
+    remove::remove,
     topology::{Arg, Bind, Queue, Topology},
 };
 use crate::problem::Problem;
@@ -41,6 +42,9 @@ impl Hub {
         for name in &topology.adopted {
             passive(&channel, name).await?;
         }
+        for name in &topology.exchanges {
+            foreign_exchange(&channel, name).await?;
+        }
         let mut dead = 0;
         for queue in &topology.queues {
             let is_dead = queue.name == topology.dead;
@@ -52,6 +56,9 @@ impl Hub {
         for binding in &topology.bindings {
             bind(&channel, binding).await?;
         }
+        for binding in &topology.stale {
+            remove(self, binding).await?;
+        }
         // A channel that the hub has closed meanwhile needs no closing.
         let _ = channel.close(200, "done".into()).await;
         Ok(dead)
@@ -60,7 +67,7 @@ impl Hub {
 
 async fn declare(channel: &Channel, queue: &Queue, dead: bool) -> Result<u32, Problem> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let declared = channel.queue_declare(queue.name.as_str().into(), options, table(&queue.arguments)).await;
+    let declared = channel.queue_declare(short(&queue.name)?, options, table(&queue.arguments)).await;
     declared.map(|q| q.message_count()).map_err(|e| match reply(&e) {
         None => lost(&e),
         Some((PRECONDITION_FAILED, text)) => differs(&queue.name, dead, &text),
@@ -70,7 +77,7 @@ async fn declare(channel: &Channel, queue: &Queue, dead: bool) -> Result<u32, Pr
 
 async fn exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(name.into(), ExchangeKind::Direct, options, FieldTable::default()).await.map_err(|e| {
+    channel.exchange_declare(short(name)?, ExchangeKind::Direct, options, FieldTable::default()).await.map_err(|e| {
         match reply(&e) {
             None => lost(&e),
             Some((PRECONDITION_FAILED, text)) => Problem::new(
@@ -82,9 +89,22 @@ async fn exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
     })
 }
 
+async fn foreign_exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let found = channel.exchange_declare(short(name)?, ExchangeKind::Direct, options, FieldTable::default()).await;
+    found.map_err(|e| match reply(&e) {
+        None => lost(&e),
+        Some((NOT_FOUND, _)) => Problem::new(
+            "ExchangeMissing",
+            format!("sink.hub.exchange: there is no exchange {name}: make it, or name another"),
+        ),
+        Some((code, text)) => denied(code, &text, &format!("look at exchange {name}")),
+    })
+}
+
 async fn passive(channel: &Channel, name: &str) -> Result<(), Problem> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    match channel.queue_declare(name.into(), options, FieldTable::default()).await {
+    match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
         Ok(_) => Ok(()),
         Err(e) => Err(match reply(&e) {
             None => lost(&e),
@@ -103,9 +123,9 @@ async fn bind(channel: &Channel, binding: &Bind) -> Result<(), Problem> {
     let Bind { queue, exchange, routing_key } = binding;
     channel
         .queue_bind(
-            queue.as_str().into(),
-            exchange.as_str().into(),
-            routing_key.as_str().into(),
+            short(queue)?,
+            short(exchange)?,
+            short(routing_key)?,
             QueueBindOptions::default(),
             FieldTable::default(),
         )

@@ -6,8 +6,8 @@ use lapin::{
 };
 
 use super::{
-    pool::{Hub, lost},
-    topology::Topology,
+    pool::{Hub, is_missing, lost, short},
+    topology::{Bind, Topology},
 };
 use crate::problem::Problem;
 
@@ -25,16 +25,21 @@ pub enum Emptied {
 /// # Errors
 /// If the hub does not answer.
 pub async fn unbind(hub: &Hub, topology: &Topology) -> Result<(), Problem> {
-    for b in topology.bindings.iter().filter(|b| b.exchange != topology.exchange) {
-        let channel = hub.channel().await?;
-        let (queue, exchange, key) = (b.queue.as_str(), b.exchange.as_str(), b.routing_key.as_str());
-        let done = channel.queue_unbind(queue.into(), exchange.into(), key.into(), FieldTable::default()).await;
-        // What does not exist is not bound.
-        if let Err(error) = done.or_else(|e| if e.is_amqp_soft_error() { Ok(()) } else { Err(e) }) {
-            return Err(lost(&error));
-        }
-        let _ = channel.close(200, "done".into()).await;
+    for binding in topology.bindings.iter().filter(|b| b.exchange != topology.exchange) {
+        remove(hub, binding).await?;
     }
+    Ok(())
+}
+
+/// Removes a binding. What does not exist is not bound.
+pub(super) async fn remove(hub: &Hub, binding: &Bind) -> Result<(), Problem> {
+    let channel = hub.channel().await?;
+    let (queue, exchange, key) = (short(&binding.queue)?, short(&binding.exchange)?, short(&binding.routing_key)?);
+    let done = channel.queue_unbind(queue, exchange, key, FieldTable::default()).await;
+    if let Err(error) = done.or_else(|e| if is_missing(&e) { Ok(()) } else { Err(e) }) {
+        return Err(lost(&error));
+    }
+    let _ = channel.close(200, "done".into()).await;
     Ok(())
 }
 
@@ -86,13 +91,13 @@ pub async fn delete_all(hub: &Hub, topology: &Topology) -> Result<(), Problem> {
 async fn empty(hub: &Hub, queue: &str) -> Result<bool, Problem> {
     let channel = hub.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
+    match channel.queue_declare(short(queue)?, options, FieldTable::default()).await {
         Ok(found) if found.message_count() > 0 => return Ok(false),
         Ok(_) => {}
-        Err(error) if error.is_amqp_soft_error() => return Ok(true),
+        Err(error) if is_missing(&error) => return Ok(true),
         Err(error) => return Err(lost(&error)),
     }
-    let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await.map_err(|e| lost(&e))?;
+    let got = channel.basic_get(short(queue)?, BasicGetOptions { no_ack: false }).await.map_err(|e| lost(&e))?;
     // With the channel a message that was got goes back.
     let _ = channel.close(200, "done".into()).await;
     Ok(got.is_none())
@@ -100,14 +105,14 @@ async fn empty(hub: &Hub, queue: &str) -> Result<bool, Problem> {
 
 async fn delete(hub: &Hub, queue: &str) -> Result<(), Problem> {
     let channel = hub.channel().await?;
-    channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.map_err(|e| lost(&e))?;
+    channel.queue_delete(short(queue)?, QueueDeleteOptions::default()).await.map_err(|e| lost(&e))?;
     let _ = channel.close(200, "done".into()).await;
     Ok(())
 }
 
 async fn delete_exchange(hub: &Hub, exchange: &str) -> Result<(), Problem> {
     let channel = hub.channel().await?;
-    channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.map_err(|e| lost(&e))?;
+    channel.exchange_delete(short(exchange)?, ExchangeDeleteOptions::default()).await.map_err(|e| lost(&e))?;
     let _ = channel.close(200, "done".into()).await;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Arguments of a queue are for life; what they are and why is decided here.
 
-use drover_crds::resolved::Pipeline;
+use drover_crds::{api::Binding, resolved::Pipeline};
 
 /// Deliveries after which the broker itself dead-letters a message: a backstop, far above what lost workers and restarts cost an
 /// innocent one.
@@ -20,8 +20,12 @@ pub struct Topology {
     pub queues: Vec<Queue>,
     /// Queues of somebody else, which must exist.
     pub adopted: Vec<String>,
+    /// Exchanges of somebody else, which must exist.
+    pub exchanges: Vec<String>,
     /// Bindings to make.
     pub bindings: Vec<Bind>,
+    /// Bindings to remove: they were asked for once, and are no longer.
+    pub stale: Vec<Bind>,
     /// The dead-letter queue, one of `queues`.
     pub dead: String,
 }
@@ -75,7 +79,29 @@ impl Topology {
             bindings.push(bind(&pipeline.queue, &exchange, "return"));
             bindings.extend(pipeline.bindings.iter().map(|b| bind(&pipeline.queue, &b.exchange, &b.routing_key)));
         }
-        Self { exchange, queues, adopted, bindings, dead: pipeline.dead_letter_queue.clone() }
+        Self {
+            exchange,
+            queues,
+            adopted,
+            exchanges: pipeline.sink.hub.iter().map(|h| h.exchange.clone()).collect(),
+            bindings,
+            stale: Vec::new(),
+            dead: pipeline.dead_letter_queue.clone(),
+        }
+    }
+
+    /// Also removes those of the bindings made `before` that are no longer asked for.
+    #[must_use]
+    pub fn instead_of(mut self, pipeline: &Pipeline, before: &[Binding]) -> Self {
+        let gone = before.iter().filter(|b| !pipeline.adopt && !pipeline.bindings.contains(b));
+        self.stale = gone
+            .map(|b| Bind {
+                queue: pipeline.queue.clone(),
+                exchange: b.exchange.clone(),
+                routing_key: b.routing_key.clone(),
+            })
+            .collect();
+        self
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     admit, observe,
     plan::Notice,
     reconcile::Error,
-    snapshot::{Snapshot, Worker},
+    snapshot::Snapshot,
 };
 use crate::{
     context::{Caches, Context, now},
@@ -41,6 +41,8 @@ enum Outcome {
     Done(String),
     /// Messages are left.
     Draining,
+    /// Messages are left, and nobody takes them.
+    Stuck(String),
     /// It could not be done now.
     Failed(Problem),
 }
@@ -60,6 +62,7 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
     let age = age(&object, seen.now);
     let (warning, note) = match outcome {
         Outcome::Done(note) => (false, note),
+        Outcome::Stuck(note) => (true, note),
         Outcome::Draining if age < DRAIN_LIMIT => {
             return Err(wait(ctx, &seen, "the source drains before its queue is deleted").await);
         }
@@ -113,17 +116,19 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
         hub::delete_all(&hub, &topology).await?;
         return done("deletionPolicy Delete: queues are deleted with what was in them");
     }
-    drain(&hub, &topology, &seen.workers).await
+    drain(ctx, seen, &hub, &topology).await
 }
 
 /// First nothing new comes; then nothing waits; then no worker holds anything; only then is the queue asked for the last time.
-async fn drain(hub: &Hub, topology: &Topology, workers: &[Worker]) -> Result<Outcome, Problem> {
+async fn drain(ctx: &Context, seen: &Snapshot, hub: &Hub, topology: &Topology) -> Result<Outcome, Problem> {
     hub::unbind(hub, topology).await?;
     if !hub::sources_empty(hub, topology).await? {
-        return Ok(Outcome::Draining);
+        let workers = seen.owned.deployments.iter().any(|d| d.spec.as_ref().is_some_and(|s| s.replicas != Some(0)));
+        let stuck = "no workers run that could drain the source: its queue stays, unbound";
+        return Ok(if workers { Outcome::Draining } else { Outcome::Stuck(stuck.to_owned()) });
     }
-    let idle = workers.iter().all(|w| w.status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0));
-    if !idle {
+    // Asked only now: what was delivered while the queue was looked at is seen.
+    if !observe::all_idle(ctx, &seen.owned.pods).await {
         return Ok(Outcome::Draining);
     }
     Ok(match hub::delete_when_empty(hub, topology).await? {

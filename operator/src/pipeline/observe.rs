@@ -96,7 +96,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
             sink_port: store.as_ref().map(|s| s.0.identity().port),
         });
     }
-    let topology = Topology::of(&pipeline);
+    let topology = Topology::of(&pipeline).instead_of(&pipeline, &seen.old_status().bindings);
     let queues = async {
         let found = ctx.hubs.at(&hub.0, instant).ensure(&topology).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
@@ -245,6 +245,16 @@ where
         (meta.creation_timestamp.as_ref().map(|t| t.0), meta.name.clone())
     });
     found
+}
+
+/// True if no worker holds a message: each says so, those that are about to end too. One that has never run holds none.
+pub(super) async fn all_idle(ctx: &Context, pods: &[Arc<Pod>]) -> bool {
+    let phase = |p: &Pod| p.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+    let alive = pods.iter().filter(|p| !matches!(phase(p).as_str(), "Pending" | "Succeeded" | "Failed"));
+    let asked: Option<Vec<_>> = alive.map(|p| Some((p.name_any(), p.status.as_ref()?.pod_ip.clone()?))).collect();
+    let Some(asked) = asked else { return false };
+    let answers = ctx.workers.ask(asked).await;
+    answers.iter().all(|(_, status)| status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0))
 }
 
 /// What the pods that run say of themselves.

@@ -1,8 +1,9 @@
 //! The table of contents of a reconcile.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use drover_crds::api::{DeletionPolicy, IngestPipeline};
+use futures::FutureExt as _;
 use kube::{Api, ResourceExt as _};
 use kube_runtime::{
     controller::Action,
@@ -33,6 +34,9 @@ pub enum Error {
     /// The finalizer could not be set or removed.
     #[error("the finalizer could not be changed")]
     Finalizer(#[source] Box<finalizer::Error<Error>>),
+    /// A defect of the operator.
+    #[error("a defect of the operator, which this object brings to light: please report it, with the log")]
+    Panicked,
     /// It took too long.
     #[error("not done within {} s", LIMIT.as_secs())]
     Timeout,
@@ -53,8 +57,12 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<(Context, Caches)>) -> Res
     caches.ready().await;
     let start = now().1;
     let span = tracing::info_span!("pipeline", namespace = pipeline.namespace(), name = pipeline.name_any());
-    let work =
-        async { tokio::time::timeout(LIMIT, guarded(context, caches, pipeline)).await.unwrap_or(Err(Error::Timeout)) };
+    let work = async {
+        let guarded = AssertUnwindSafe(guarded(context, caches, pipeline)).catch_unwind();
+        let done = tokio::time::timeout(LIMIT, guarded).await.unwrap_or(Ok(Err(Error::Timeout)));
+        // One object must not end the work on all others.
+        done.unwrap_or(Err(Error::Panicked))
+    };
     let result = work.instrument(span).await;
     context.metrics.duration.observe(now().1.duration_since(start).as_secs_f64());
     if result.is_ok() {

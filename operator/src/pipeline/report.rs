@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_crds::api::{Phase, Status};
+use drover_crds::api::{Binding, Phase, Status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
@@ -94,7 +94,20 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
             External::Fine(HubFacts { dead }) => Some(i64::from(dead)),
             _ => old.dead_letters,
         },
+        // Those of before stay until the hub is seen to have none of them.
+        bindings: match (&seen.hub, pipeline) {
+            (External::Fine(_), Some(p)) => p.bindings.clone(),
+            (_, Some(p)) => both(&old.bindings, &p.bindings),
+            (_, None) => old.bindings,
+        },
     }
+}
+
+/// What may be bound: what was, and what is about to be.
+fn both(old: &[Binding], new: &[Binding]) -> Vec<Binding> {
+    let mut all = old.to_vec();
+    all.extend(new.iter().filter(|b| !old.contains(b)).cloned());
+    all
 }
 
 fn findings(seen: &Snapshot, rollout: &Rollout) -> Vec<Finding> {

@@ -14,7 +14,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// By SQLSTATE: classes 22 and 23 are content, 40 is retried, all others and the unknown are the sink.
+    /// By SQLSTATE: classes 22 and 23 and a trigger's own exception are content, 40 is retried, all others and the unknown are the sink.
     #[must_use]
     pub fn of(error: &tokio_postgres::Error) -> Self {
         error.code().map_or(Self::Sink, Self::of_state)
@@ -27,8 +27,8 @@ impl Fault {
         match code.get(..2) {
             Some("22" | "23") => Self::Content,
             Some("40") => Self::Retry,
-            // A value too long for an index. The rest of class 54 is the statement's.
-            _ if code == "54000" => Self::Content,
+            // A value too long for an index. The rest of class 54 is the statement's. P0001 is what a trigger raises that checks rows.
+            _ if matches!(code, "54000" | "P0001") => Self::Content,
             _ => Self::Sink,
         }
     }
@@ -40,14 +40,13 @@ mod tests {
 
     #[test]
     fn faults_are_told_apart_by_sqlstate() {
-        for code in ["22P02", "22021", "22003", "23502", "23505", "23514", "54000"] {
+        for code in ["22P02", "22021", "22003", "23502", "23505", "23514", "54000", "P0001"] {
             assert_eq!(Fault::of_state(&SqlState::from_code(code)), Fault::Content, "{code}");
         }
         for code in ["40001", "40P01"] {
             assert_eq!(Fault::of_state(&SqlState::from_code(code)), Fault::Retry, "{code}");
         }
-        for code in ["08006", "25006", "28P01", "42P01", "42501", "53100", "53300", "57P01", "58030", "XX000", "P0001"]
-        {
+        for code in ["08006", "25006", "28P01", "42P01", "42501", "53100", "53300", "57P01", "58030", "XX000"] {
             assert_eq!(Fault::of_state(&SqlState::from_code(code)), Fault::Sink, "{code}");
         }
     }
