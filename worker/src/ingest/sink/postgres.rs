@@ -196,6 +196,8 @@ fn rows_of<'a>(layout: &Layout, item: &'a Item<'_>) -> Result<(Vec<Row<'a>>, u64
 struct Found {
     repeated: HashSet<usize>,
     reused: HashSet<usize>,
+    /// Ids that this transaction wrote, of the rows looked at so far.
+    ours: HashSet<String>,
 }
 
 impl Found {
@@ -230,8 +232,10 @@ async fn transaction(
     let ((), inserted) = try_join(client.batch_execute(sql::BEGIN), try_join_all(inserts)).await?;
     if let Mode::Append { id: Some(id) } = layout.mode {
         let mut partly = false;
-        for (group, inserted) in groups.iter().zip(inserted) {
-            if inserted < group.rows.len() as u64 {
+        if inserted.iter().sum::<u64>() < rows.len() as u64 {
+            // A row may stand in another group's way, so each group says in turn what it wrote.
+            found.ours.clear();
+            for group in &groups {
                 partly |= look(client, layout, rows, group, id, first, found).await?;
             }
         }
@@ -275,7 +279,6 @@ async fn look(
 ) -> Result<bool, tokio_postgres::Error> {
     let columns = columns(rows, group);
     let statement = sql::look(layout, &group.columns, id);
-    let mut ours = HashSet::new();
     let mut partly = false;
     for answer in client.query_typed(&statement, &parameters(&columns)).await? {
         let n: i64 = answer.get(0);
@@ -283,7 +286,7 @@ async fn look(
         let (there, is_ours, same): (Option<String>, Option<bool>, bool) =
             (answer.get(1), answer.get(2), answer.get(3));
         // Of rows of one id in a batch the first is the one that was written.
-        if is_ours == Some(true) && there.clone().is_some_and(|id| ours.insert(id)) {
+        if is_ours == Some(true) && there.clone().is_some_and(|id| found.ours.insert(id)) {
             continue;
         }
         if there.is_some() && !same && first.contains(&row.message) {
