@@ -10,6 +10,7 @@ use drover_crds::api::PostgresSink;
 use futures::future::{try_join, try_join_all};
 use tokio_postgres::{
     Client,
+    error::Severity,
     types::{ToSql, Type},
 };
 
@@ -59,15 +60,21 @@ impl Table {
 pub(crate) struct Writer {
     table: Arc<Table>,
     client: Option<Client>,
+    /// A commit was asked for, and nothing definite answered.
+    committing: bool,
 }
 
 impl Writer {
     pub(super) fn new(table: Arc<Table>) -> Self {
-        Self { table, client: None }
+        Self { table, client: None, committing: false }
     }
 
     pub(super) fn abandon(&mut self) {
         self.client = None;
+    }
+
+    pub(super) fn in_doubt(&self) -> bool {
+        self.committing
     }
 
     pub(super) async fn probe(&mut self) -> Result<(), Failure> {
@@ -76,6 +83,7 @@ impl Writer {
     }
 
     pub(super) async fn attempt(&mut self, items: &[&Item<'_>]) -> Attempt {
+        self.committing = false;
         let layout = match self.layout().await {
             Ok(layout) => layout,
             Err(failure) => return Attempt::failed(failure),
@@ -133,10 +141,11 @@ impl Writer {
             return Ok(found);
         }
         let first: HashSet<usize> = items.iter().filter(|item| item.first).map(|item| item.message).collect();
-        let client = self.client().await?;
+        self.client().await?;
+        let client = self.client.as_ref().expect("connected above");
         let result = loop {
             match transaction(client, layout, &rows, &first, &mut found).await {
-                Ok(Ended::Committed) => break Ok(()),
+                Ok(Ended::Committable) => break commit(client, &mut self.committing).await,
                 // Other rows of theirs are not to be written either.
                 Ok(Ended::WithoutReused) => rows.retain(|row| !found.reused.contains(&row.message)),
                 Err(error) => break Err(error),
@@ -214,7 +223,8 @@ impl Found {
 }
 
 enum Ended {
-    Committed,
+    /// All of it waits for the commit.
+    Committable,
     /// Nothing is written: rows of messages with a used id must not be.
     WithoutReused,
 }
@@ -244,8 +254,20 @@ async fn transaction(
             return Ok(Ended::WithoutReused);
         }
     }
-    client.batch_execute("COMMIT").await?;
-    Ok(Ended::Committed)
+    Ok(Ended::Committable)
+}
+
+/// Commits. `committing` stays set where no answer says whether that was done, and where nobody waits for it any more.
+async fn commit(client: &Client, committing: &mut bool) -> Result<(), tokio_postgres::Error> {
+    *committing = true;
+    let committed = client.batch_execute("COMMIT").await;
+    *committing = committed.as_ref().is_err_and(|error| !is_definite(error));
+    committed
+}
+
+/// An error ends the transaction without a trace; what ends the connection may come after the commit.
+fn is_definite(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|refused| refused.parsed_severity() == Some(Severity::Error))
 }
 
 async fn insert(
