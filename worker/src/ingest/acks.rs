@@ -1,6 +1,6 @@
 //! Which deliveries may be acknowledged, and with how few frames. Pure: it sends nothing.
 //!
-//! Tags of a channel ascend by one. What is done up to the first gap is acknowledged at once with `multiple`; what is done
+//! Tags of a channel ascend by one; where one is left out, nobody was given its message, and no frame may cover it. What is done up to the first gap is acknowledged at once with `multiple`; what is done
 //! behind a gap waits a moment for the gap to close and is then acknowledged one by one, so that one slow batch keeps
 //! nobody else's messages unacknowledged for long.
 
@@ -26,17 +26,31 @@ enum State {
     Done(Instant),
 }
 
+/// Deliveries were given to nobody: those after one tag and before another. Only the channel's end brings them again.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("deliveries between {after} and {tag} were given to nobody: they come again with another channel")]
+pub(crate) struct Gap {
+    after: u64,
+    tag: u64,
+}
+
 /// The deliveries of a channel that are not acknowledged yet.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
     tags: BTreeMap<u64, State>,
     done: usize,
+    last: u64,
 }
 
 impl Acks {
-    /// A delivery came.
-    pub(crate) fn received(&mut self, tag: u64) {
+    /// A delivery came. One that does not follow the last is not taken: `multiple` would cover what is between them.
+    pub(crate) fn received(&mut self, tag: u64) -> Result<(), Gap> {
+        if tag != self.last + 1 {
+            return Err(Gap { after: self.last, tag });
+        }
+        self.last = tag;
         self.tags.insert(tag, State::Open);
+        Ok(())
     }
 
     /// The effect of a delivery is confirmed.
@@ -115,7 +129,7 @@ mod tests {
 
     fn tracker(tags: std::ops::RangeInclusive<u64>) -> Acks {
         let mut acks = Acks::default();
-        tags.for_each(|tag| acks.received(tag));
+        tags.for_each(|tag| acks.received(tag).unwrap());
         acks
     }
 
@@ -127,6 +141,18 @@ mod tests {
         }
         assert_eq!(acks.take(now), [Ack { tag: 3, multiple: true }]);
         assert_eq!((acks.unacknowledged(), acks.pending()), (2, true));
+    }
+
+    #[test]
+    fn what_nobody_was_given_is_never_covered() {
+        let (mut acks, now) = (tracker(1..=2), now());
+        for tag in [4, 2, 5] {
+            assert_eq!(acks.received(tag), Err(Gap { after: 2, tag }));
+            acks.done(tag, now);
+        }
+        acks.done(1, now);
+        assert_eq!(acks.take(now), [Ack { tag: 2, multiple: true }]);
+        assert_eq!(tracker(1..=0).received(2), Err(Gap { after: 0, tag: 2 }));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
-    acks::{Acks, PATIENCE},
+    acks::{Acks, Gap, PATIENCE},
     backoff::Backoff,
     clock,
     credit::{Facts, Limits, Rate},
@@ -61,6 +61,8 @@ pub(crate) enum End {
 pub(crate) enum Lost {
     #[error("{0}")]
     Hub(#[from] lapin::Error),
+    #[error(transparent)]
+    Gap(#[from] Gap),
     #[error("the hub cancelled the consumer: the queue may be deleted, or the consumer timed out")]
     Cancelled,
 }
@@ -200,7 +202,7 @@ impl<'c> Session<'c> {
 
     fn receive(&mut self, arrival: intake::Arrival) -> Result<(), Lost> {
         let Some(delivery) = self.intake.accept(arrival)? else { return Ok(()) };
-        self.acks.received(delivery.delivery_tag);
+        self.acks.received(delivery.delivery_tag)?;
         self.intake.received(delivery.delivery_tag);
         let size = delivery.data.len() as u64;
         self.mean_bytes = if self.mean_bytes == 0 { size } else { (self.mean_bytes * 15 + size) / 16 };

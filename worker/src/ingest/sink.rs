@@ -119,6 +119,14 @@ impl Writer {
         }
     }
 
+    /// Whether what was tried last may be written although no answer said so.
+    pub(crate) fn in_doubt(&self) -> bool {
+        match self {
+            Self::Postgres(writer) => writer.in_doubt(),
+            Self::Hub(_) | Self::Discard => false,
+        }
+    }
+
     /// An attempt took too long: whatever it waits for is given up.
     pub(crate) fn abandon(&mut self) {
         match self {

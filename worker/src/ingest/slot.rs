@@ -83,16 +83,14 @@ impl Slot {
     pub(crate) async fn run(mut self, batch: Vec<Delivery>) -> SlotEnd {
         let (context, started) = (Arc::clone(&self.context), clock::now());
         context.meter.works(started);
-        let mut course =
-            Course { ended: vec![false; batch.len()], settled: vec![false; batch.len()], dead: Vec::new() };
+        let mut course = Course::new(batch.len());
         let end = self.process(&batch, &mut course).await;
         let now = clock::now();
         context.meter.rests(now);
         if end.is_ok() {
             context.meter.batch_seconds.observe(now.duration_since(started).as_secs_f64());
         }
-        let left = batch.into_iter().zip(course.settled).filter(|(_, settled)| !settled).map(|(d, _)| d).collect();
-        SlotEnd { slot: self.number, writer: self.writer, left }
+        SlotEnd { slot: self.number, writer: self.writer, left: course.left(batch) }
     }
 
     async fn process(&mut self, batch: &[Delivery], course: &mut Course) -> Result<(), Surrendered> {
@@ -102,7 +100,7 @@ impl Slot {
             .enumerate()
             .map(|(n, delivery)| course.kept(n, self.context.preparation.prepare(delivery, arrival)))
             .collect();
-        let items: Vec<Item<'_>> = prepared
+        let mut items: Vec<Item<'_>> = prepared
             .iter()
             .enumerate()
             .filter_map(|(n, prepared)| Some((n, prepared.as_ref()?)))
@@ -111,12 +109,17 @@ impl Slot {
         for item in items.iter().filter(|item| item.rows.is_empty()) {
             self.finish(batch, course, item.message, Outcome::Filtered);
         }
-        self.write(batch, &items, course).await?;
+        self.write(batch, &mut items, course).await?;
         self.bury(batch, course).await
     }
 
     /// Until each message is written or found to be at fault.
-    async fn write(&mut self, batch: &[Delivery], items: &[Item<'_>], course: &mut Course) -> Result<(), Surrendered> {
+    async fn write(
+        &mut self,
+        batch: &[Delivery],
+        items: &mut [Item<'_>],
+        course: &mut Course,
+    ) -> Result<(), Surrendered> {
         let mut halving = Halving::new(items.len());
         let mut refusals = Vec::new();
         let mut before = None;
@@ -141,19 +144,23 @@ impl Slot {
     async fn write_parts(
         &mut self,
         batch: &[Delivery],
-        items: &[Item<'_>],
+        items: &mut [Item<'_>],
         course: &mut Course,
         halving: &mut Halving,
         refusals: &mut Vec<(usize, Rejection, Likeness)>,
     ) -> Result<(), Surrendered> {
         let mut retries = 0;
         while let Some(part) = halving.next() {
-            let open: Vec<&Item<'_>> = items[part].iter().filter(|item| !course.ended[item.message]).collect();
+            let open: Vec<&Item<'_>> = items[part.clone()].iter().filter(|item| !course.ended[item.message]).collect();
             if open.is_empty() {
                 halving.settled();
                 continue;
             }
-            let Attempt { ends, unknown_fields, failure } = self.attempt(&open).await?;
+            let attempt = self.attempt(&open).await;
+            if self.writer.in_doubt() {
+                course.doubt(&mut items[part]);
+            }
+            let Attempt { ends, unknown_fields, failure } = attempt?;
             self.context.meter.unknown_fields.inc_by(unknown_fields);
             self.end(batch, course, ends);
             match failure {
@@ -317,10 +324,32 @@ struct Course {
     ended: Vec<bool>,
     /// To be acknowledged.
     settled: Vec<bool>,
+    /// Possibly written, though nothing said so.
+    doubted: Vec<bool>,
     dead: Vec<(usize, Rejection)>,
 }
 
 impl Course {
+    fn new(messages: usize) -> Self {
+        let none = vec![false; messages];
+        Self { ended: none.clone(), settled: none.clone(), doubted: none, dead: Vec::new() }
+    }
+
+    /// A row of an item's id may be its own from now on.
+    fn doubt(&mut self, items: &mut [Item<'_>]) {
+        for item in items.iter_mut().filter(|item| !self.ended[item.message]) {
+            item.first = false;
+            self.doubted[item.message] = true;
+        }
+    }
+
+    /// What did not come to an end. What is possibly written counts as delivered before.
+    fn left(self, batch: Vec<Delivery>) -> Vec<Delivery> {
+        let states = self.settled.into_iter().zip(self.doubted);
+        let open = batch.into_iter().zip(states).filter(|(_, (settled, _))| !settled);
+        open.map(|(delivery, (_, doubted))| Delivery { redelivered: delivery.redelivered || doubted, ..delivery }).collect()
+    }
+
     fn reject(&mut self, message: usize, rejection: Rejection) {
         self.ended[message] = true;
         self.dead.push((message, rejection));

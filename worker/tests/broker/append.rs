@@ -78,6 +78,32 @@ async fn of_two_messages_with_one_id_in_a_batch_one_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_messages_with_one_id_in_different_statements_one_is_written_and_others_are_dead_lettered() {
+    let lane = Lane::new("append-apart").await;
+    lane.table("message_id text PRIMARY KEY, n bigint, d bigint DEFAULT 9").await;
+    let bodies = [
+        ("used", r#"{"n":1}"#),
+        ("used", r#"{"n":1,"d":2}"#),
+        ("used", r#"{"n":3}"#),
+        ("same", r#"{"n":1}"#),
+        ("same", r#"{"n":1,"d":9}"#),
+    ];
+    lane.publish(bodies.iter().map(|(id, body)| ((*id).to_owned(), body.as_bytes()))).await;
+    let worker = lane.worker(APPEND, &[("DROVER_CONCURRENCY", "1")]).await;
+    let status = worker.await_done(5).await;
+    assert_eq!((status.processed, status.dead_lettered), (3, 2));
+    let dead: Vec<Vec<u8>> = lane.dead_letters().await.into_iter().map(|letter| letter.delivery.data).collect();
+    assert_eq!(dead.len(), 2);
+    assert!(bodies[1..3].iter().all(|(_, body)| dead.iter().any(|letter| letter == body.as_bytes())));
+    assert_eq!(
+        lane.ask("SELECT string_agg(concat(message_id, n, d), ' ' ORDER BY message_id) FROM \"append-apart\"").await,
+        "same19 used19"
+    );
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_here_before_never_reuses_its_own_id() {
     let lane = Lane::new("append-returned").await;
     lane.table(COLUMNS).await;

@@ -152,6 +152,29 @@ async fn a_constraint_that_refuses_everybody_is_an_outage_once_ten_messages_say_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_an_answer_makes_the_next_try_a_repeat() {
+    let (lane, worker) = lane("fault-commit").await;
+    let sql = "DROP TABLE IF EXISTS \"fault-commit-on\"; CREATE TABLE \"fault-commit-on\" (n int);
+         GRANT SELECT ON \"fault-commit-on\" TO drover_worker;
+         CREATE OR REPLACE FUNCTION \"fault-commit-f\"() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN IF NOT EXISTS (SELECT FROM \"fault-commit-on\") THEN
+                    PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER f AFTER INSERT ON \"fault-commit\" DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION \"fault-commit-f\"()";
+    lane.sql(sql).await;
+    lane.publish_numbered(1..2).await;
+    eventually("it holds", || async { worker.status().await.holding }).await;
+    // As if the first try had been committed, and a trigger had changed its row.
+    let written = "INSERT INTO \"fault-commit-on\" VALUES (1); INSERT INTO \"fault-commit\" VALUES ('m-1', 100)";
+    lane.sql(&format!("BEGIN; {written}; COMMIT")).await;
+    let status = worker.await_done(1).await;
+    assert_eq!((status.processed, status.dead_lettered), (1, 0));
+    worker.stop().await;
+    lane.sql("DROP TABLE \"fault-commit\", \"fault-commit-on\"; DROP FUNCTION \"fault-commit-f\"()").await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deadlocks_are_tried_again_at_once() {
     let (lane, worker) = lane("fault-deadlock").await;
     let sql = "CREATE OR REPLACE FUNCTION \"fault-deadlock-f\"() RETURNS trigger LANGUAGE plpgsql AS

@@ -10,6 +10,7 @@ use drover_crds::api::PostgresSink;
 use futures::future::{try_join, try_join_all};
 use tokio_postgres::{
     Client,
+    error::Severity,
     types::{ToSql, Type},
 };
 
@@ -59,15 +60,21 @@ impl Table {
 pub(crate) struct Writer {
     table: Arc<Table>,
     client: Option<Client>,
+    /// A commit was asked for, and nothing definite answered.
+    committing: bool,
 }
 
 impl Writer {
     pub(super) fn new(table: Arc<Table>) -> Self {
-        Self { table, client: None }
+        Self { table, client: None, committing: false }
     }
 
     pub(super) fn abandon(&mut self) {
         self.client = None;
+    }
+
+    pub(super) fn in_doubt(&self) -> bool {
+        self.committing
     }
 
     pub(super) async fn probe(&mut self) -> Result<(), Failure> {
@@ -76,6 +83,7 @@ impl Writer {
     }
 
     pub(super) async fn attempt(&mut self, items: &[&Item<'_>]) -> Attempt {
+        self.committing = false;
         let layout = match self.layout().await {
             Ok(layout) => layout,
             Err(failure) => return Attempt::failed(failure),
@@ -133,10 +141,11 @@ impl Writer {
             return Ok(found);
         }
         let first: HashSet<usize> = items.iter().filter(|item| item.first).map(|item| item.message).collect();
-        let client = self.client().await?;
+        self.client().await?;
+        let client = self.client.as_ref().expect("connected above");
         let result = loop {
             match transaction(client, layout, &rows, &first, &mut found).await {
-                Ok(Ended::Committed) => break Ok(()),
+                Ok(Ended::Committable) => break commit(client, &mut self.committing).await,
                 // Other rows of theirs are not to be written either.
                 Ok(Ended::WithoutReused) => rows.retain(|row| !found.reused.contains(&row.message)),
                 Err(error) => break Err(error),
@@ -196,6 +205,8 @@ fn rows_of<'a>(layout: &Layout, item: &'a Item<'_>) -> Result<(Vec<Row<'a>>, u64
 struct Found {
     repeated: HashSet<usize>,
     reused: HashSet<usize>,
+    /// Ids that this transaction wrote, of the rows looked at so far.
+    ours: HashSet<String>,
 }
 
 impl Found {
@@ -212,7 +223,8 @@ impl Found {
 }
 
 enum Ended {
-    Committed,
+    /// All of it waits for the commit.
+    Committable,
     /// Nothing is written: rows of messages with a used id must not be.
     WithoutReused,
 }
@@ -230,8 +242,10 @@ async fn transaction(
     let ((), inserted) = try_join(client.batch_execute(sql::BEGIN), try_join_all(inserts)).await?;
     if let Mode::Append { id: Some(id) } = layout.mode {
         let mut partly = false;
-        for (group, inserted) in groups.iter().zip(inserted) {
-            if inserted < group.rows.len() as u64 {
+        if inserted.iter().sum::<u64>() < rows.len() as u64 {
+            // A row may stand in another group's way, so each group says in turn what it wrote.
+            found.ours.clear();
+            for group in &groups {
                 partly |= look(client, layout, rows, group, id, first, found).await?;
             }
         }
@@ -240,8 +254,20 @@ async fn transaction(
             return Ok(Ended::WithoutReused);
         }
     }
-    client.batch_execute("COMMIT").await?;
-    Ok(Ended::Committed)
+    Ok(Ended::Committable)
+}
+
+/// Commits. `committing` stays set where no answer says whether that was done, and where nobody waits for it any more.
+async fn commit(client: &Client, committing: &mut bool) -> Result<(), tokio_postgres::Error> {
+    *committing = true;
+    let committed = client.batch_execute("COMMIT").await;
+    *committing = committed.as_ref().is_err_and(|error| !is_definite(error));
+    committed
+}
+
+/// An error ends the transaction without a trace; what ends the connection may come after the commit.
+fn is_definite(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|refused| refused.parsed_severity() == Some(Severity::Error))
 }
 
 async fn insert(
@@ -275,7 +301,6 @@ async fn look(
 ) -> Result<bool, tokio_postgres::Error> {
     let columns = columns(rows, group);
     let statement = sql::look(layout, &group.columns, id);
-    let mut ours = HashSet::new();
     let mut partly = false;
     for answer in client.query_typed(&statement, &parameters(&columns)).await? {
         let n: i64 = answer.get(0);
@@ -283,7 +308,7 @@ async fn look(
         let (there, is_ours, same): (Option<String>, Option<bool>, bool) =
             (answer.get(1), answer.get(2), answer.get(3));
         // Of rows of one id in a batch the first is the one that was written.
-        if is_ours == Some(true) && there.clone().is_some_and(|id| ours.insert(id)) {
+        if is_ours == Some(true) && there.clone().is_some_and(|id| found.ours.insert(id)) {
             continue;
         }
         if there.is_some() && !same && first.contains(&row.message) {
