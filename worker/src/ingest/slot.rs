@@ -347,7 +347,8 @@ impl Course {
     fn left(self, batch: Vec<Delivery>) -> Vec<Delivery> {
         let states = self.settled.into_iter().zip(self.doubted);
         let open = batch.into_iter().zip(states).filter(|(_, (settled, _))| !settled);
-        open.map(|(delivery, (_, doubted))| Delivery { redelivered: delivery.redelivered || doubted, ..delivery }).collect()
+        open.map(|(delivery, (_, doubted))| Delivery { redelivered: delivery.redelivered || doubted, ..delivery })
+            .collect()
     }
 
     fn reject(&mut self, message: usize, rejection: Rejection) {
