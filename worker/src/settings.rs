@@ -75,6 +75,9 @@ pub const DEFAULT_GRACE_SECONDS: u32 = 30;
 /// Default of [`LISTEN`].
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:8080";
 
+/// Longest name of a queue or an exchange, in bytes; AMQP has no room for more.
+const MAX_NAME: usize = 255;
+
 /// A variable is missing or cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {expected}")]
@@ -157,7 +160,7 @@ impl Settings {
     /// The first variable that is missing or wrong, and what is expected of it.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let env = Env(&lookup);
-        let queue = env.required(SOURCE_QUEUE, "the name of the queue to read")?;
+        let queue = name(SOURCE_QUEUE, env.required(SOURCE_QUEUE, "the name of the queue to read")?)?;
         let sink = sink(&env)?;
         let grace = env.number(GRACE_SECONDS, "a number of seconds", DEFAULT_GRACE_SECONDS)?;
         Ok(Self {
@@ -168,7 +171,7 @@ impl Settings {
                 pod: env.text(POD).unwrap_or_default(),
             },
             hub: hub(&env)?,
-            exchange: env.text(EXCHANGE).unwrap_or_else(|| format!("{queue}.drover")),
+            exchange: name(EXCHANGE, env.text(EXCHANGE).unwrap_or_else(|| format!("{queue}.drover")))?,
             source: source(&env, queue)?,
             transform: env.text(TRANSFORM_QUERY),
             store: if sink.postgres.is_some() { Some(store(&env)?) } else { None },
@@ -231,7 +234,13 @@ fn sink(env: &Env<'_>) -> Result<Sink, SettingsError> {
     }
     let sink: Sink = serde_json::from_value(json).map_err(|e| wrong(SINK, format!("{EXPECTED}: {e}")))?;
     let set = [sink.postgres.is_some(), sink.hub.is_some(), sink.discard.is_some()];
-    if set.into_iter().filter(|s| *s).count() == 1 { Ok(sink) } else { Err(wrong(SINK, EXPECTED.to_owned())) }
+    if set.into_iter().filter(|s| *s).count() != 1 {
+        return Err(wrong(SINK, EXPECTED.to_owned()));
+    }
+    if let Some(hub) = &sink.hub {
+        name(SINK, hub.exchange.clone())?;
+    }
+    Ok(sink)
 }
 
 fn store(env: &Env<'_>) -> Result<StoreAddress, SettingsError> {
@@ -251,6 +260,15 @@ fn store(env: &Env<'_>) -> Result<StoreAddress, SettingsError> {
         database: env.text(SINK_DATABASE),
     };
     Ok(StoreAddress::from_parts(&parts, ca))
+}
+
+fn name(variable: &'static str, name: String) -> Result<String, SettingsError> {
+    let bytes = name.len();
+    if bytes > MAX_NAME {
+        Err(wrong(variable, format!("a name of at most {MAX_NAME} bytes, not {bytes}")))
+    } else {
+        Ok(name)
+    }
 }
 
 fn wrong(variable: &'static str, expected: String) -> SettingsError {

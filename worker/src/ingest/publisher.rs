@@ -7,10 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
 use lapin::{
-    BasicProperties, Channel, Connection, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ExchangeKind,
     message::BasicReturnMessage,
     options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
-    types::{FieldTable, ShortString},
+    types::{FieldTable, ShortString, ShortStringError},
 };
 use tokio::{sync::Mutex, time::timeout};
 
@@ -36,6 +36,9 @@ pub(crate) enum PublishError {
     /// The channel or the connection ended.
     #[error("the hub ended the channel")]
     Lost(#[source] lapin::Error),
+    /// A name for which AMQP has no room.
+    #[error("{0:?} is too long a name")]
+    NameTooLong(String, #[source] ShortStringError),
     /// No confirm in time.
     #[error("the hub confirms nothing within {} s: it may be short of memory or disk", CONFIRM_TIMEOUT.as_secs())]
     Timeout,
@@ -49,6 +52,7 @@ impl PublishError {
             Self::ExchangeNotFound(..) => "ExchangeNotFound",
             Self::AccessRefused(..) => "AccessRefused",
             Self::Lost(_) => HubReason::ConnectionLost.as_str(),
+            Self::NameTooLong(..) => "NameTooLong",
             Self::Timeout => HubReason::Timeout.as_str(),
         }
     }
@@ -132,7 +136,7 @@ impl Publisher {
             self.channel = None;
             match timeout(CONFIRM_TIMEOUT, publish(&channel, some)).await {
                 Ok(Ok(of_some)) => receipts.extend(of_some),
-                Ok(Err(error)) => return Err(classify(error, some.first().map_or("", |m| m.exchange))),
+                Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(PublishError::Timeout),
             }
             self.channel = Some(channel);
@@ -142,9 +146,9 @@ impl Publisher {
 
     /// Whether the exchange is there.
     pub(crate) async fn exchange_exists(&mut self, exchange: &str) -> Result<(), PublishError> {
+        let name = short(exchange)?;
         let channel = self.channel().await?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let name = short(exchange);
         let declared = channel.exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default()).await;
         declared.map_err(|error| {
             self.channel = None;
@@ -160,13 +164,24 @@ impl Publisher {
     }
 }
 
-async fn publish(channel: &Channel, messages: &[Outgoing<'_>]) -> lapin::Result<Vec<Receipt>> {
+async fn publish(channel: &Channel, messages: &[Outgoing<'_>]) -> Result<Vec<Receipt>, PublishError> {
+    let confirmations = send(channel, messages).await?;
+    Ok(receipts(messages, confirmations))
+}
+
+/// Sends nothing where a name is too long, and waits for the confirms.
+async fn send(channel: &Channel, messages: &[Outgoing<'_>]) -> Result<Vec<Confirmation>, PublishError> {
     let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let sent = messages.iter().map(|message| {
-        let (exchange, key) = (short(message.exchange), short(&message.routing_key));
-        channel.basic_publish(exchange, key, options, message.body, message.properties.clone())
-    });
-    let confirmations = try_join_all(try_join_all(sent).await?).await?;
+    let mut sent = Vec::with_capacity(messages.len());
+    for message in messages {
+        let (exchange, key) = (short(message.exchange)?, short(&message.routing_key)?);
+        sent.push(channel.basic_publish(exchange, key, options, message.body, message.properties.clone()));
+    }
+    let lost = |error| classify(error, messages.first().map_or("", |m| m.exchange));
+    try_join_all(try_join_all(sent).await.map_err(lost)?).await.map_err(lost)
+}
+
+fn receipts(messages: &[Outgoing<'_>], confirmations: Vec<Confirmation>) -> Vec<Receipt> {
     let mut receipts = Vec::with_capacity(messages.len());
     let mut returns = Vec::new();
     for confirmation in confirmations {
@@ -181,7 +196,7 @@ async fn publish(channel: &Channel, messages: &[Outgoing<'_>]) -> lapin::Result<
             None => receipts.fill(Receipt::Returned),
         }
     }
-    Ok(receipts)
+    receipts
 }
 
 fn is(returned: &BasicReturnMessage, message: &Outgoing<'_>) -> bool {
@@ -191,9 +206,9 @@ fn is(returned: &BasicReturnMessage, message: &Outgoing<'_>) -> bool {
         && returned.data == message.body
 }
 
-/// Names that are too long for AMQP name nothing.
-fn short(name: &str) -> ShortString {
-    ShortString::try_new(name).unwrap_or_default()
+/// A name for AMQP, which would take an empty one for the default exchange.
+fn short(name: &str) -> Result<ShortString, PublishError> {
+    ShortString::try_new(name).map_err(|error| PublishError::NameTooLong(name.to_owned(), error))
 }
 
 fn classify(error: lapin::Error, exchange: &str) -> PublishError {
@@ -212,5 +227,17 @@ fn classify(error: lapin::Error, exchange: &str) -> PublishError {
         Some(AMQPSoftError::NOTFOUND) => PublishError::ExchangeNotFound(exchange.to_owned(), error),
         Some(AMQPSoftError::ACCESSREFUSED) => PublishError::AccessRefused(exchange.to_owned(), error),
         _ => PublishError::Lost(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_too_long_is_no_name() {
+        assert_eq!(short(&"é".repeat(127)).unwrap().as_str(), "é".repeat(127));
+        let error = short(&"é".repeat(128)).unwrap_err();
+        assert_eq!(error.reason(), "NameTooLong");
     }
 }

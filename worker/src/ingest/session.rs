@@ -16,6 +16,7 @@ use lapin::{
     Channel,
     message::Delivery,
     options::{BasicAckOptions, BasicNackOptions},
+    types::ShortStringError,
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -61,6 +62,8 @@ pub(crate) enum End {
 pub(crate) enum Lost {
     #[error("{0}")]
     Hub(#[from] lapin::Error),
+    #[error("the name of the queue is too long: {0}")]
+    QueueName(#[from] ShortStringError),
     #[error(transparent)]
     Gap(#[from] Gap),
     #[error("the hub cancelled the consumer: the queue may be deleted, or the consumer timed out")]

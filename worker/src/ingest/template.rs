@@ -19,6 +19,11 @@ pub(crate) fn render(template: &RoutingKey, fields: &Fields<'_>) -> Result<Strin
             Part::Field(path) => key.push_str(&value(path, fields)?),
         }
     }
+    fits(key)
+}
+
+/// The key, unless AMQP has no room for it.
+pub(crate) fn fits(key: String) -> Result<String, Rejection> {
     if key.len() > MAX_KEY {
         let why = format!("the routing key has {} bytes; at most {MAX_KEY} are possible", key.len());
         return Err(Rejection::sink("RoutingKeyTooLong", why));

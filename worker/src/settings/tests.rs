@@ -51,6 +51,17 @@ fn a_wrong_variable_is_named() {
 }
 
 #[test]
+fn a_name_without_room_in_amqp_is_refused() {
+    let (fits, long) = ("é".repeat(127), "é".repeat(128));
+    let sink = format!(r#"{{"hub":{{"exchange":"{long}"}}}}"#);
+    for (variable, value) in [(SOURCE_QUEUE, &long), (EXCHANGE, &long), (SINK, &sink)] {
+        assert_eq!(read(&[(variable, value)]).unwrap_err().variable, variable);
+    }
+    assert_eq!(read(&[(SOURCE_QUEUE, &fits)]).unwrap_err().variable, EXCHANGE);
+    assert_eq!(read(&[(SOURCE_QUEUE, &fits), (EXCHANGE, &fits)]).unwrap().exchange, fits);
+}
+
+#[test]
 fn a_postgres_sink_needs_an_address_and_no_secret() {
     let sink = (SINK, r#"{"postgres":{"table":"t"}}"#);
     assert_eq!(read(&[sink]).unwrap_err().variable, SINK_URI);

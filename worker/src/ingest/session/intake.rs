@@ -17,6 +17,9 @@ use lapin::{
 
 use super::Lost;
 
+/// Most bytes of a pod's name in a consumer's tag: a tag has room for 255, and a number follows.
+const MAX_TAG: usize = 200;
+
 /// Something of a consumer: a delivery, an error, or its end.
 pub(super) type Arrival = (u64, Option<lapin::Result<Delivery>>);
 
@@ -42,11 +45,11 @@ impl std::fmt::Debug for Intake {
 
 impl Intake {
     pub(super) fn new(channel: Channel, queue: String, pod: &str) -> Self {
-        let tag = if pod.is_empty() { "drover".to_owned() } else { pod.to_owned() };
+        let tag = if pod.is_empty() { "drover" } else { &pod[..pod.floor_char_boundary(MAX_TAG)] };
         Self {
             channel,
             queue,
-            tag,
+            tag: tag.to_owned(),
             streams: SelectAll::new(),
             generation: 0,
             consuming: false,
@@ -101,7 +104,7 @@ impl Intake {
         let consumer = self
             .channel
             .basic_consume(
-                ShortString::try_new(self.queue.as_str()).unwrap_or_default(),
+                ShortString::try_new(self.queue.as_str())?,
                 self.consumer_tag(),
                 BasicConsumeOptions::default(),
                 FieldTable::default(),
@@ -137,6 +140,7 @@ impl Intake {
     }
 
     fn consumer_tag(&self) -> ShortString {
-        ShortString::try_new(format!("{}-{}", self.tag, self.generation)).unwrap_or_default()
+        ShortString::try_new(format!("{}-{}", self.tag, self.generation))
+            .expect("the name is cut and a number is short")
     }
 }

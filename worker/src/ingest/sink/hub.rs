@@ -95,7 +95,8 @@ fn outgoing_of<'i>(
     for (n, (text, fields)) in item.rows.iter().enumerate() {
         let routing_key = match key {
             Some(template) => template::render(template, fields)?,
-            None => own.clone(),
+            // A header may say more than a key has room for.
+            None => template::fits(own.clone())?,
         };
         outgoing.push(Outgoing { exchange, routing_key, properties: properties(item, n)?, body: text.as_bytes() });
     }
@@ -110,4 +111,25 @@ fn properties(item: &Item<'_>, row: usize) -> Result<BasicProperties, Rejection>
         properties = properties.with_message_id(id);
     }
     Ok(properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::{
+        message::Delivery,
+        types::{AMQPValue, FieldTable},
+    };
+
+    use super::{super::super::decode, *};
+
+    #[test]
+    fn a_kept_routing_key_without_room_is_the_messages_fault() {
+        let mut headers = FieldTable::default();
+        headers.insert("x-drover-original-routing-key".into(), AMQPValue::LongString("k".repeat(256).into()));
+        let mut delivery = Delivery::mock(1, "e".into(), "k".into(), false, Vec::new());
+        delivery.properties = BasicProperties::default().with_headers(headers);
+        let rows = vec![("{}", decode::fields("{}").unwrap())];
+        let item = Item { message: 0, delivery: &delivery, id: None, first: true, rows };
+        assert_eq!(outgoing_of("e", None, &item).unwrap_err().reason, "RoutingKeyTooLong");
+    }
 }
