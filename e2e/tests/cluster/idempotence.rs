@@ -75,6 +75,12 @@ async fn writes(t: &Trial) -> Result<BTreeMap<String, f64>> {
     Ok(all)
 }
 
+/// The same versions. An Event of long ago may have expired meanwhile, which is nobody's write.
+fn unchanged(now: &BTreeMap<String, String>, before: &BTreeMap<String, String>) -> bool {
+    now.iter().all(|(name, version)| before.get(name) == Some(version))
+        && before.keys().all(|name| now.contains_key(name) || name.contains("/Event/"))
+}
+
 async fn nothing_is_written(t: &Trial, span: Duration) -> Result<()> {
     t.telemetry().await?;
     t.publish(0..10).await?;
@@ -88,7 +94,7 @@ async fn nothing_is_written(t: &Trial, span: Duration) -> Result<()> {
         let start = before.clone();
         let still = throughout(rest, async || {
             let now = settled().await?;
-            let same = now == start;
+            let same = unchanged(&now.0, &start.0) && unchanged(&now.1, &start.1) && now.2 == start.2;
             before = now;
             ensure!(same, "still at work");
             Ok(())
@@ -99,8 +105,8 @@ async fn nothing_is_written(t: &Trial, span: Duration) -> Result<()> {
     let definitions = t.hub.definitions().await?;
     throughout(span, async || {
         let now = settled().await?;
-        ensure!(now.0 == before.0, "an object was written: {:?} was {:?}", now.0, before.0);
-        ensure!(now.1 == before.1, "an object was written: {:?} was {:?}", now.1, before.1);
+        ensure!(unchanged(&now.0, &before.0), "an object was written: {:?} was {:?}", now.0, before.0);
+        ensure!(unchanged(&now.1, &before.1), "an object was written: {:?} was {:?}", now.1, before.1);
         ensure!(now.2 == before.2, "requests that write: {:?} was {:?}", now.2, before.2);
         Ok(())
     })
