@@ -3,6 +3,7 @@
 mod declare;
 mod pool;
 mod remove;
+mod reply;
 mod topology;
 
 pub use pool::{Hub, Hubs};

@@ -4,24 +4,18 @@
 use std::time::Duration;
 
 use lapin::{
-    Channel, ErrorKind, ExchangeKind,
+    Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
 use super::{
-    pool::{Hub, lost, short},
+    pool::Hub,
     remove::remove,
+    reply::{NOT_FOUND, PRECONDITION_FAILED, short, told},
     topology::{Arg, Bind, Queue, Topology},
 };
 use crate::problem::Problem;
-
-/// AMQP's code for what does not exist.
-const NOT_FOUND: u16 = 404;
-/// AMQP's code for what the user may not do.
-const ACCESS_REFUSED: u16 = 403;
-/// AMQP's code for what exists with other arguments.
-const PRECONDITION_FAILED: u16 = 406;
 
 /// A hub that is connected and does not answer within this is as good as gone.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -68,87 +62,57 @@ impl Hub {
 async fn declare(channel: &Channel, queue: &Queue, dead: bool) -> Result<u32, Problem> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(short(&queue.name)?, options, table(&queue.arguments)).await;
-    declared.map(|q| q.message_count()).map_err(|e| match reply(&e) {
-        None => lost(&e),
-        Some((PRECONDITION_FAILED, text)) => differs(&queue.name, dead, &text),
-        Some((code, text)) => denied(code, &text, &format!("declare queue {}", queue.name)),
-    })
+    let what = format!("declare queue {}", queue.name);
+    let differs = |text: &str| differs(&queue.name, dead, text);
+    declared.map(|q| q.message_count()).map_err(|e| told(&e, &what, PRECONDITION_FAILED, differs))
 }
 
 async fn exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(short(name)?, ExchangeKind::Direct, options, FieldTable::default()).await.map_err(|e| {
-        match reply(&e) {
-            None => lost(&e),
-            Some((PRECONDITION_FAILED, text)) => Problem::new(
-                "ExchangeDiffers",
-                format!("exchange {name} exists and is not a durable direct exchange: delete it, or name another source.queue ({text})"),
-            ),
-            Some((code, text)) => denied(code, &text, &format!("declare exchange {name}")),
-        }
-    })
+    let declared = channel.exchange_declare(short(name)?, ExchangeKind::Direct, options, FieldTable::default()).await;
+    let differs = |text: &str| {
+        let message = format!(
+            "exchange {name} exists and is not a durable direct exchange: delete it, or name another source.queue ({text})"
+        );
+        Problem::new("ExchangeDiffers", message)
+    };
+    declared.map_err(|e| told(&e, &format!("declare exchange {name}"), PRECONDITION_FAILED, differs))
 }
 
 async fn foreign_exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let found = channel.exchange_declare(short(name)?, ExchangeKind::Direct, options, FieldTable::default()).await;
-    found.map_err(|e| match reply(&e) {
-        None => lost(&e),
-        Some((NOT_FOUND, _)) => Problem::new(
-            "ExchangeMissing",
-            format!("sink.hub.exchange: there is no exchange {name}: make it, or name another"),
-        ),
-        Some((code, text)) => denied(code, &text, &format!("look at exchange {name}")),
-    })
+    let missing = |_: &str| {
+        let message = format!("sink.hub.exchange: there is no exchange {name}: make it, or name another");
+        Problem::new("ExchangeMissing", message)
+    };
+    found.map_err(|e| told(&e, &format!("look at exchange {name}"), NOT_FOUND, missing))
 }
 
 async fn passive(channel: &Channel, name: &str) -> Result<(), Problem> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
-        Ok(_) => Ok(()),
-        Err(e) => Err(match reply(&e) {
-            None => lost(&e),
-            Some((NOT_FOUND, _)) => Problem::new(
-                "QueueMissing",
-                format!(
-                    "queue {name} is adopted and does not exist: make it, or set source.adopt: false in a new pipeline"
-                ),
-            ),
-            Some((code, text)) => denied(code, &text, &format!("look at queue {name}")),
-        }),
-    }
+    let found = channel.queue_declare(short(name)?, options, FieldTable::default()).await;
+    let missing = |_: &str| {
+        let message = format!(
+            "queue {name} is adopted and does not exist: make it, or set source.adopt: false in a new pipeline"
+        );
+        Problem::new("QueueMissing", message)
+    };
+    found.map(drop).map_err(|e| told(&e, &format!("look at queue {name}"), NOT_FOUND, missing))
 }
 
 async fn bind(channel: &Channel, binding: &Bind) -> Result<(), Problem> {
     let Bind { queue, exchange, routing_key } = binding;
-    channel
-        .queue_bind(
-            short(queue)?,
-            short(exchange)?,
-            short(routing_key)?,
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
-        .await
-        .map_err(|e| match reply(&e) {
-            None => lost(&e),
-            Some((NOT_FOUND, _)) => Problem::new(
-                "ExchangeMissing",
-                format!("source.bindings: there is no exchange {exchange} to bind queue {queue} to: make it, or name another"),
-            ),
-            Some((code, text)) => denied(code, &text, &format!("bind queue {queue} to exchange {exchange}")),
-        })
-}
-
-fn denied(code: u16, text: &str, what: &str) -> Problem {
-    if code == ACCESS_REFUSED {
-        Problem::new(
-            "PermissionMissing",
-            format!("the hub's user may not {what}: {text}. Grant it configure, write and read there"),
-        )
-    } else {
-        Problem::new("HubRefuses", format!("the hub refuses to {what}: {text}"))
-    }
+    let options = QueueBindOptions::default();
+    let (to, from, key) = (short(queue)?, short(exchange)?, short(routing_key)?);
+    let bound = channel.queue_bind(to, from, key, options, FieldTable::default()).await;
+    let missing = |_: &str| {
+        let message = format!(
+            "source.bindings: there is no exchange {exchange} to bind queue {queue} to: make it, or name another"
+        );
+        Problem::new("ExchangeMissing", message)
+    };
+    bound.map_err(|e| told(&e, &format!("bind queue {queue} to exchange {exchange}"), NOT_FOUND, missing))
 }
 
 fn differs(queue: &str, dead: bool, text: &str) -> Problem {
@@ -167,14 +131,6 @@ fn differs(queue: &str, dead: bool, text: &str) -> Problem {
             "use it as it is with source.adopt in a new pipeline, or delete it when it is empty"
         };
         Problem::new("QueueArgumentsDiffer", format!("queue {queue} exists with other arguments: {way} ({text})"))
-    }
-}
-
-/// The hub's own answer; `None` if there was none.
-fn reply(error: &lapin::Error) -> Option<(u16, String)> {
-    match error.kind() {
-        ErrorKind::ProtocolError(e) => Some((e.get_id(), e.get_message().to_string())),
-        _ => None,
     }
 }
 

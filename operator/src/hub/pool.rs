@@ -7,8 +7,9 @@ use std::{
 };
 
 use drover_worker::hub::{HubAddress, connect};
-use lapin::{Channel, Connection, types::ShortString};
+use lapin::{Channel, Connection};
 
+use super::reply::lost;
 use crate::{probe::Probe, problem::Problem};
 
 /// A hub that did not answer is not asked again before this.
@@ -68,22 +69,4 @@ impl Hub {
 async fn open(address: HubAddress) -> Result<Arc<Connection>, Problem> {
     let connection = connect(&address, "drover-operator").await;
     connection.map(Arc::new).map_err(|e| Problem::new(e.reason.as_str(), format!("hub: {}", e.message)))
-}
-
-/// True if the hub says that something does not exist.
-pub(super) fn is_missing(error: &lapin::Error) -> bool {
-    /// AMQP's code for it.
-    const NOT_FOUND: u16 = 404;
-    matches!(error.kind(), lapin::ErrorKind::ProtocolError(e) if e.get_id() == NOT_FOUND)
-}
-
-/// A name as AMQP takes it.
-pub(super) fn short(name: &str) -> Result<ShortString, Problem> {
-    ShortString::try_new(name)
-        .map_err(|e| Problem::new("InvalidSpec", format!("a name is longer than AMQP takes: {e}")))
-}
-
-/// The connection ended meanwhile.
-pub(super) fn lost(error: &lapin::Error) -> Problem {
-    Problem::new("ConnectionLost", format!("hub: the connection was lost: {error}"))
 }

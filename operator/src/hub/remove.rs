@@ -6,7 +6,8 @@ use lapin::{
 };
 
 use super::{
-    pool::{Hub, is_missing, lost, short},
+    pool::Hub,
+    reply::{is_missing, lost, short},
     topology::{Bind, Topology},
 };
 use crate::problem::Problem;

@@ -12,7 +12,7 @@ use kube_runtime::controller::Action;
 
 use super::{
     act::{self, tell},
-    admit, observe,
+    observe,
     plan::Notice,
     reconcile::Error,
     snapshot::Snapshot,
@@ -49,12 +49,12 @@ enum Outcome {
 
 /// Runs while a pipeline is being deleted; the finalizer goes when it returns `Ok`.
 pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Result<Action, Error> {
-    let seen = observe::cluster(ctx, caches, Arc::clone(&object)).await;
-    let outcome = match admit::resolve(&object) {
+    let seen = observe::cluster(ctx, caches, Arc::clone(&object));
+    let outcome = match &seen.admitted {
         // What was never accepted has declared nothing.
         Err(_) => Outcome::Done("queues are left as they are".to_owned()),
         Ok(pipeline) => {
-            let removed = tokio::time::timeout(PATIENCE, remove(ctx, &seen, &pipeline)).await;
+            let removed = tokio::time::timeout(PATIENCE, remove(ctx, &seen, pipeline)).await;
             let silent = |_| Ok(Outcome::Failed(Problem::new("Timeout", "hub: no answer")));
             removed.unwrap_or_else(silent).unwrap_or_else(Outcome::Failed)
         }

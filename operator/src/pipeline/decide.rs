@@ -28,11 +28,8 @@ const WAITING: Duration = Duration::from_secs(3);
 
 /// Decides.
 pub(super) fn decide(seen: &Snapshot) -> Plan {
-    let Ok(pipeline) = &seen.admitted else {
-        // Refused as it is written: what runs goes on as it is.
-        return finish(seen, &Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
-    };
-    let Some(secrets) = &seen.secrets else {
+    let (Ok(pipeline), Some(secrets)) = (&seen.admitted, &seen.secrets) else {
+        // Refused as it is written, or a secret is missing: what runs goes on as it is.
         return finish(seen, &Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
     };
     let subject = subject(seen, pipeline, secrets);

@@ -6,7 +6,7 @@ use drover_crds::{
     api::{IngestPipeline, SecretRef},
     resolved::Pipeline,
 };
-use drover_worker::{hub::HubAddress, store::StoreAddress};
+use drover_worker::{hub::HubAddress, status::WorkerStatus, store::StoreAddress};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt as _};
 use kube_runtime::reflector::{self, Store};
@@ -14,7 +14,7 @@ use kube_runtime::reflector::{self, Store};
 use super::{
     admit::{self, Claim},
     revision::digest,
-    snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
+    snapshot::{HubFacts, Install, Owned, Secrets, Snapshot},
 };
 use crate::{
     context::{Caches, Context, now},
@@ -35,16 +35,16 @@ struct Addresses {
 
 /// Looks at a pipeline, at what it owns, at its hub and store, and at its workers.
 pub(super) async fn observe(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
-    let mut seen = cluster(ctx, caches, object).await;
+    let mut seen = cluster(ctx, caches, object);
+    seen.workers = workers(ctx, &seen.owned.pods).await;
     outside(ctx, &mut seen, now().1).await;
     seen
 }
 
-/// Looks at a pipeline, at what it owns, and at its workers: at nothing that the hub's owner could have taken away.
-pub(super) async fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
+/// Looks at a pipeline and at what it owns, in the caches: at nothing that has to be asked.
+pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
     let (time, instant) = now();
     let owned = owned(caches, &object);
-    let workers = workers(ctx, &owned.pods).await;
     Snapshot {
         now: time,
         status_age: ctx.written.age(&object.uid().unwrap_or_default(), instant),
@@ -54,7 +54,7 @@ pub(super) async fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPi
         hub: External::Unseen,
         store: External::Unseen,
         owned,
-        workers,
+        workers: Vec::new(),
         install: Install {
             worker_image: ctx.config.worker_image.clone(),
             pull_policy: ctx.config.worker_pull_policy.clone(),
@@ -106,7 +106,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
     };
     let table = async {
         let (Some((address, digest)), Some(sink)) = (&store, &pipeline.sink.postgres) else { return None };
-        let doubt = seen.workers.iter().any(|w| w.status.as_ref().is_some_and(|s| s.holding.is_some()));
+        let doubt = seen.workers.iter().any(|w| w.holding.is_some());
         let owner = seen.object.uid().unwrap_or_default();
         let found = ctx.stores.check(&owner, digest, address, sink, doubt).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
@@ -251,19 +251,18 @@ where
 pub(super) async fn all_idle(ctx: &Context, pods: &[Arc<Pod>]) -> bool {
     let phase = |p: &Pod| p.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
     let alive = pods.iter().filter(|p| !matches!(phase(p).as_str(), "Pending" | "Succeeded" | "Failed"));
-    let asked: Option<Vec<_>> = alive.map(|p| Some((p.name_any(), p.status.as_ref()?.pod_ip.clone()?))).collect();
+    let asked: Option<Vec<_>> = alive.map(|p| p.status.as_ref()?.pod_ip.clone()).collect();
     let Some(asked) = asked else { return false };
     let answers = ctx.workers.ask(asked).await;
-    answers.iter().all(|(_, status)| status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0))
+    answers.iter().all(|status| status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0))
 }
 
 /// What the pods that run say of themselves.
-async fn workers(ctx: &Context, pods: &[Arc<Pod>]) -> Vec<Worker> {
+async fn workers(ctx: &Context, pods: &[Arc<Pod>]) -> Vec<WorkerStatus> {
     let reachable = pods.iter().filter_map(|p| {
         let status = p.status.as_ref()?;
         let runs = status.phase.as_deref() == Some("Running") && p.metadata.deletion_timestamp.is_none();
-        Some((p.name_any(), status.pod_ip.clone().filter(|_| runs)?))
+        status.pod_ip.clone().filter(|_| runs)
     });
-    let answers = ctx.workers.ask(reachable.collect()).await;
-    answers.into_iter().map(|(pod, status)| Worker { pod, status }).collect()
+    ctx.workers.ask(reachable.collect()).await.into_iter().flatten().collect()
 }
