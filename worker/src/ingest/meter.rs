@@ -182,11 +182,12 @@ impl Meter {
         self.held.store(0, Relaxed);
     }
 
-    pub(crate) fn finished(&self, outcome: Outcome, now: Instant) {
-        self.messages.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
+    pub(crate) fn finished(&self, outcome: Outcome, messages: usize, now: Instant) {
+        let messages = messages as u64;
+        self.messages.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc_by(messages);
         match outcome {
-            Outcome::DeadLettered => self.dead_lettered.fetch_add(1, Relaxed),
-            Outcome::Written | Outcome::Repeated | Outcome::Filtered => self.processed.fetch_add(1, Relaxed),
+            Outcome::DeadLettered => self.dead_lettered.fetch_add(messages, Relaxed),
+            Outcome::Written | Outcome::Repeated | Outcome::Filtered => self.processed.fetch_add(messages, Relaxed),
             Outcome::Returned => 0,
         };
         self.work().progress = now;
@@ -273,7 +274,7 @@ mod tests {
         meter.works(start);
         assert!(meter.is_healthy(&holds, start + STUCK / 2));
         assert!(!meter.is_healthy(&holds, late));
-        meter.finished(Outcome::Written, late);
+        meter.finished(Outcome::Written, 1, late);
         assert!(meter.is_healthy(&holds, late));
         holds.enter(0, "sink", "Unreachable", "m", late);
         assert!(meter.is_healthy(&holds, late + STUCK));
@@ -282,7 +283,7 @@ mod tests {
     #[test]
     fn metrics_have_their_usual_names() {
         let (meter, holds) = (Meter::new(), Holds::default());
-        meter.finished(Outcome::Written, clock::now());
+        meter.finished(Outcome::Written, 1, clock::now());
         meter.dead_letter("sink", "IdReused");
         let text = meter.text(&holds, clock::now());
         for line in [

@@ -2,12 +2,13 @@
 //!
 //! It ends with the connection, the channel or the consumer; it repairs nothing. What is not acknowledged then comes again.
 
+mod crew;
 mod drain;
 mod intake;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -20,21 +21,19 @@ use lapin::{
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    task::JoinSet,
     time::{sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context,
     acks::{Acks, Gap, PATIENCE},
     backoff::Backoff,
     clock,
-    credit::{Facts, Limits, Rate},
+    credit::Facts,
     publisher::Receipt,
-    sink::Writer,
-    slot::{Finished, Slot, SlotEnd},
+    slot::{Finished, SlotEnd},
 };
+pub(crate) use crew::Crew;
 use intake::Intake;
 
 /// After holding for so long messages go back to the queue, before a hub takes the worker for dead.
@@ -43,6 +42,10 @@ const HOLD_LIMIT: Duration = Duration::from_mins(1);
 const MAX_BATCH: usize = 500;
 /// Most bytes of a batch, unless one message alone has more.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// A sink that takes longer for a batch is slow: what it does is worth more than what a transaction costs.
+const SLOW: Duration = Duration::from_millis(20);
+/// How long a message waits for company while others are being written.
+const LINGER: Duration = Duration::from_millis(5);
 /// How long nothing may happen before the session looks around.
 const LOOK: Duration = Duration::from_secs(1);
 /// The slot number under which the session itself holds.
@@ -68,68 +71,8 @@ pub(crate) enum Lost {
     Gap(#[from] Gap),
     #[error("the hub cancelled the consumer: the queue may be deleted, or the consumer timed out")]
     Cancelled,
-}
-
-/// What outlives a session.
-#[derive(Debug)]
-pub(crate) struct Crew {
-    pub(crate) context: Arc<Context>,
-    pub(crate) limits: Limits,
-    pub(crate) queue: String,
-    pub(crate) adopt: bool,
-    free: Vec<(usize, Writer)>,
-    slots: JoinSet<SlotEnd>,
-    surrender: CancellationToken,
-    rate: Rate,
-}
-
-impl Crew {
-    /// Slots, the first of which looks at once whether the sink is there.
-    pub(crate) fn new(context: &Arc<Context>, limits: Limits, queue: String, adopt: bool) -> Self {
-        let mut crew = Self {
-            context: Arc::clone(context),
-            limits,
-            queue,
-            adopt,
-            free: (1..usize::from(limits.concurrency)).rev().map(|n| (n, context.target.writer())).collect(),
-            slots: JoinSet::new(),
-            surrender: CancellationToken::new(),
-            rate: Rate::default(),
-        };
-        let (finished, _) = unbounded_channel();
-        let first = crew.slot(0, context.target.writer(), finished);
-        crew.slots.spawn(first.warm_up());
-        crew
-    }
-
-    fn slot(&self, number: usize, writer: Writer, finished: UnboundedSender<Finished>) -> Slot {
-        Slot {
-            context: Arc::clone(&self.context),
-            number,
-            writer,
-            finished,
-            surrender: self.surrender.clone(),
-            backoff: Backoff::default(),
-        }
-    }
-
-    /// Ends all slots, and makes room for new ones. Messages that they had left go back with the channel.
-    pub(crate) async fn reset(&mut self) {
-        self.surrender.cancel();
-        while let Some(end) = self.slots.join_next().await {
-            if let Ok(end) = end {
-                self.context.meter.ended(end.left.len());
-                self.free.push((end.slot, end.writer));
-            }
-        }
-        let lost = (0..usize::from(self.limits.concurrency)).filter(|n| !self.free.iter().any(|(free, _)| free == n));
-        let lost: Vec<usize> = lost.collect();
-        self.free.extend(lost.into_iter().map(|n| (n, self.context.target.writer())));
-        self.context.holds.clear();
-        self.context.outage().abandoned();
-        self.context.meter.idle();
-        self.surrender = CancellationToken::new();
-    }
+    #[error("the sink is back")]
+    WaitedOut,
 }
 
 /// A session.
@@ -140,16 +83,29 @@ pub(crate) struct Session<'c> {
     intake: Intake,
     acks: Acks,
     held: VecDeque<Delivery>,
+    held_since: Instant,
     finished: UnboundedReceiver<Finished>,
     finishing: UnboundedSender<Finished>,
     mean_bytes: u64,
+    batch_time: Duration,
 }
 
 impl<'c> Session<'c> {
     pub(crate) fn new(crew: &'c mut Crew, channel: Channel) -> Self {
         let (finishing, finished) = unbounded_channel();
         let intake = Intake::new(channel.clone(), crew.queue.clone(), &crew.context.sender.identity.pod);
-        Self { crew, channel, intake, acks: Acks::default(), held: VecDeque::new(), finished, finishing, mean_bytes: 0 }
+        Self {
+            crew,
+            channel,
+            intake,
+            acks: Acks::default(),
+            held: VecDeque::new(),
+            held_since: clock::now(),
+            finished,
+            finishing,
+            mean_bytes: 0,
+            batch_time: Duration::ZERO,
+        }
     }
 
     /// Runs until it is asked to stop, or the connection is lost.
@@ -170,12 +126,13 @@ impl<'c> Session<'c> {
         self.intake.want(self.crew.limits.start());
         loop {
             self.start_batches();
-            self.adjust().await?;
+            self.change_credit().await?;
             self.acknowledge().await?;
+            self.consume().await?;
             if self.holding_too_long() {
                 self.wait_out(shutdown).await?;
             }
-            let pause = if self.acks.pending() || self.crew.context.holds.any() { PATIENCE / 2 } else { LOOK };
+            let pause = self.pause();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
@@ -185,6 +142,17 @@ impl<'c> Session<'c> {
                 () = sleep(pause) => {}
             }
             self.gather()?;
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let holding = self.crew.context.holds.any();
+        if !self.held.is_empty() && !self.crew.free.is_empty() && !holding {
+            LINGER
+        } else if self.acks.pending() || holding {
+            PATIENCE / 2
+        } else {
+            LOOK
         }
     }
 
@@ -209,6 +177,9 @@ impl<'c> Session<'c> {
         self.intake.received(delivery.delivery_tag);
         let size = delivery.data.len() as u64;
         self.mean_bytes = if self.mean_bytes == 0 { size } else { (self.mean_bytes * 15 + size) / 16 };
+        if self.held.is_empty() {
+            self.held_since = clock::now();
+        }
         self.held.push_back(delivery);
         self.tell_held();
         Ok(())
@@ -219,9 +190,11 @@ impl<'c> Session<'c> {
     }
 
     fn finish(&mut self, finished: &Finished, now: Instant) {
-        self.acks.done(finished.tag, now);
-        self.crew.context.meter.finished(finished.outcome, now);
-        self.crew.context.meter.ended(1);
+        for tag in &finished.tags {
+            self.acks.done(*tag, now);
+        }
+        self.crew.context.meter.finished(finished.outcome, finished.tags.len(), now);
+        self.crew.context.meter.ended(finished.tags.len());
     }
 
     /// What a slot has left goes first next time: it waited longest.
@@ -229,6 +202,7 @@ impl<'c> Session<'c> {
         match end {
             Ok(end) => {
                 self.crew.context.meter.ended(end.left.len());
+                self.batch_time = (self.batch_time * 7 + end.took) / 8;
                 end.left.into_iter().rev().for_each(|delivery| self.held.push_front(delivery));
                 self.crew.free.push((end.slot, end.writer));
                 self.tell_held();
@@ -238,11 +212,13 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// As many as there is room and messages for. A message that comes alone waits for no other.
+    /// As many as there is room and messages for. A message that comes alone waits for no other; while batches are being
+    /// written, the next is given a moment to fill: many small transactions cost far more than few large ones.
     fn start_batches(&mut self) {
-        while !self.held.is_empty() && !self.crew.context.holds.any() {
+        while !self.held.is_empty() && !self.crew.context.holds.any() && self.is_worth_a_batch() {
             let Some((number, writer)) = self.crew.free.pop() else { return };
             let batch = self.next_batch();
+            self.held_since = clock::now();
             let meter = &self.crew.context.meter;
             meter.started(batch.len());
             #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
@@ -253,9 +229,22 @@ impl<'c> Session<'c> {
         }
     }
 
+    fn is_worth_a_batch(&self) -> bool {
+        self.crew.slots.is_empty()
+            || self.held.len() >= self.share()
+            || clock::now().saturating_duration_since(self.held_since) >= LINGER
+    }
+
+    /// Messages of a full batch. Where the sink is quick two batches use up the credit, one filled while the other is written;
+    /// where it is slow, so many as may run at once.
+    fn share(&self) -> usize {
+        let concurrency = self.crew.limits.concurrency;
+        let parts = if self.batch_time > SLOW { concurrency } else { concurrency.min(2) };
+        usize::from(self.intake.prefetch().div_ceil(parts)).clamp(1, MAX_BATCH)
+    }
+
     fn next_batch(&mut self) -> Vec<Delivery> {
-        let share = usize::from(self.intake.prefetch()).div_ceil(usize::from(self.crew.limits.concurrency));
-        let (most, mut bytes, mut batch) = (share.clamp(1, MAX_BATCH), 0, Vec::new());
+        let (most, mut bytes, mut batch) = (self.share(), 0, Vec::new());
         while let Some(delivery) = self.held.front() {
             bytes += delivery.data.len();
             if batch.len() == most || (bytes > MAX_BATCH_BYTES && !batch.is_empty()) {
@@ -277,19 +266,29 @@ impl<'c> Session<'c> {
     }
 
     /// Asks for more or less credit where all of it is used. Before any acknowledgement: see [`Intake::change`].
-    async fn adjust(&mut self) -> Result<(), Lost> {
+    async fn change_credit(&mut self) -> Result<(), Lost> {
         let meter = &self.crew.context.meter;
         self.crew.rate.sample(meter.done(), meter.busy(clock::now()));
-        let unacknowledged = self.acks.unacknowledged();
-        if unacknowledged >= usize::from(self.intake.prefetch()) && !self.crew.context.holds.any() {
+        let prefetch = self.intake.prefetch();
+        if self.acks.unacknowledged() >= usize::from(prefetch) && !self.crew.context.holds.any() {
             let facts = Facts { limiting: true, rate: self.crew.rate.per_second(), mean_bytes: self.mean_bytes };
-            let next = self.crew.limits.next(self.intake.prefetch(), facts);
+            let next = self.crew.limits.next(prefetch, facts);
             if let Some(next) = next.filter(|_| self.is_saturated()) {
                 self.intake.change(next).await?;
             }
         }
-        if self.intake.begin(unacknowledged, self.crew.limits.ceiling).await? {
-            meter_consuming(&self.crew.context, self.intake.prefetch());
+        Ok(())
+    }
+
+    /// Begins the consumer that is wanted, if its time has come.
+    async fn consume(&mut self) -> Result<(), Lost> {
+        let (unacknowledged, ceiling) = (self.acks.unacknowledged(), self.crew.limits.ceiling);
+        if self.intake.begin(unacknowledged, ceiling).await? {
+            let (meter, prefetch) = (&self.crew.context.meter, self.intake.prefetch());
+            meter.prefetch.set(prefetch.into());
+            if !meter.consuming.swap(true, Relaxed) {
+                tracing::info!(prefetch, "consuming");
+            }
         }
         Ok(())
     }
@@ -342,16 +341,9 @@ impl<'c> Session<'c> {
             let confirmed = receipts.next() == Some(&Receipt::Confirmed);
             if confirmed {
                 self.acks.done(delivery.delivery_tag, now);
-                self.crew.context.meter.finished(super::meter::Outcome::Returned, now);
+                self.crew.context.meter.finished(super::meter::Outcome::Returned, 1, now);
             }
             !confirmed
         });
-    }
-}
-
-fn meter_consuming(context: &Context, prefetch: u16) {
-    context.meter.prefetch.set(prefetch.into());
-    if !context.meter.consuming.swap(true, Relaxed) {
-        tracing::info!(prefetch, "consuming");
     }
 }

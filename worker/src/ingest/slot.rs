@@ -27,10 +27,10 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tries at once where concurrent work is in the way.
 const RETRIES: u32 = 5;
 
-/// A message whose effect is confirmed.
+/// Messages whose effect is confirmed.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    pub(crate) tag: u64,
+    pub(crate) tags: Vec<u64>,
     pub(crate) outcome: Outcome,
 }
 
@@ -41,6 +41,8 @@ pub(crate) struct SlotEnd {
     pub(crate) writer: Writer,
     /// Messages that did not come to an end.
     pub(crate) left: Vec<Delivery>,
+    /// How long the batch took.
+    pub(crate) took: Duration,
 }
 
 /// A place for one batch.
@@ -76,7 +78,7 @@ impl Slot {
             }
         }
         self.context.meter.rests(clock::now());
-        SlotEnd { slot: self.number, writer: self.writer, left: Vec::new() }
+        SlotEnd { slot: self.number, writer: self.writer, left: Vec::new(), took: Duration::ZERO }
     }
 
     /// Takes a batch to its end.
@@ -90,7 +92,7 @@ impl Slot {
         if end.is_ok() {
             context.meter.batch_seconds.observe(now.duration_since(started).as_secs_f64());
         }
-        SlotEnd { slot: self.number, writer: self.writer, left: course.left(batch) }
+        SlotEnd { slot: self.number, writer: self.writer, left: course.left(batch), took: now.duration_since(started) }
     }
 
     async fn process(&mut self, batch: &[Delivery], course: &mut Course) -> Result<(), Surrendered> {
@@ -106,9 +108,8 @@ impl Slot {
             .filter_map(|(n, prepared)| Some((n, prepared.as_ref()?)))
             .filter_map(|(n, prepared)| course.kept(n, prepared.item(n, &batch[n])))
             .collect();
-        for item in items.iter().filter(|item| item.rows.is_empty()) {
-            self.finish(batch, course, item.message, Outcome::Filtered);
-        }
+        let empty = items.iter().filter(|item| item.rows.is_empty()).map(|item| item.message);
+        self.finish(batch, course, empty.collect(), Outcome::Filtered);
         self.write(batch, &mut items, course).await?;
         self.bury(batch, course).await
     }
@@ -199,20 +200,29 @@ impl Slot {
     }
 
     fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>) {
+        let (mut written, mut repeated) = (Vec::with_capacity(ends.len()), Vec::new());
         for (message, end) in ends {
             match end {
-                End::Written => self.finish(batch, course, message, Outcome::Written),
-                End::Repeated => self.finish(batch, course, message, Outcome::Repeated),
+                End::Written => written.push(message),
+                End::Repeated => repeated.push(message),
                 End::Rejected(rejection) => course.reject(message, rejection),
             }
         }
+        self.finish(batch, course, written, Outcome::Written);
+        self.finish(batch, course, repeated, Outcome::Repeated);
     }
 
-    fn finish(&self, batch: &[Delivery], course: &mut Course, message: usize, outcome: Outcome) {
-        course.ended[message] = true;
-        course.settled[message] = true;
-        // The session may be gone with its channel; then the message comes again.
-        let _ = self.finished.send(Finished { tag: batch[message].delivery_tag, outcome });
+    fn finish(&self, batch: &[Delivery], course: &mut Course, messages: Vec<usize>, outcome: Outcome) {
+        if messages.is_empty() {
+            return;
+        }
+        for message in &messages {
+            course.ended[*message] = true;
+            course.settled[*message] = true;
+        }
+        let tags = messages.into_iter().map(|message| batch[message].delivery_tag).collect();
+        // The session may be gone with its channel; then the messages come again.
+        let _ = self.finished.send(Finished { tags, outcome });
     }
 
     /// Whether what was refused is to blame; `before` is how many were in the try before. In one step: an outage may end
@@ -265,7 +275,7 @@ impl Slot {
                             // Without the error: it may show a row. The letter has it.
                             tracing::info!(stage = why.stage.as_str(), reason = why.reason, "dead-lettered a message");
                             self.context.meter.dead_letter(why.stage.as_str(), why.reason);
-                            self.finish(batch, course, *n, Outcome::DeadLettered);
+                            self.finish(batch, course, vec![*n], Outcome::DeadLettered);
                         }
                         !confirmed
                     });

@@ -6,10 +6,12 @@
 use super::layout::{Layout, Mode};
 use crate::store::table::quoted;
 
-/// Begins a transaction in which times without a zone mean UTC, and which the server ends itself if it waits for too long:
-/// an attempt is given up after 30 s, and must leave nothing behind that still waits.
-pub(crate) const BEGIN: &str =
-    "BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL statement_timeout = '25s'";
+/// Prepares a connection: the server ends itself what waits for too long. An attempt is given up after 30 s, and must leave
+/// nothing behind that still waits.
+pub(crate) const PREPARE: &str = "SET statement_timeout = '25s'";
+
+/// Begins a transaction in which times without a zone mean UTC, whatever pool is between.
+pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL TimeZone = 'UTC'";
 
 /// Writes a group of rows: one array parameter for each of `columns`.
 pub(crate) fn write(layout: &Layout, columns: &[usize]) -> String {

@@ -93,7 +93,8 @@ impl Session<'_> {
         left
     }
 
-    /// The sink has been down for long: gives back everything once, and waits for it without a consumer.
+    /// The sink has been down for long: gives back everything once, and waits for it without a consumer. Then the session is
+    /// over: what the hub sent to the cancelled consumer after all comes again only with another channel.
     pub(super) async fn wait_out(&mut self, shutdown: &CancellationToken) -> Result<(), Lost> {
         self.stop_intake().await?;
         let left = self.surrender().await;
@@ -105,11 +106,7 @@ impl Session<'_> {
         self.held.extend(left);
         self.acknowledge_all().await?;
         self.crew.surrender = CancellationToken::new();
-        self.await_sink(shutdown).await?;
-        self.crew.context.holds.clear();
-        self.crew.context.outage().abandoned();
-        self.intake.want(self.crew.limits.start());
-        Ok(())
+        self.await_sink(shutdown).await
     }
 
     async fn await_sink(&mut self, shutdown: &CancellationToken) -> Result<(), Lost> {
@@ -124,7 +121,7 @@ impl Session<'_> {
                 return Err(Lost::Cancelled);
             }
             match writer.probe().await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Err(Lost::WaitedOut),
                 Err(Failure::Hold { reason, message }) => {
                     self.crew.context.holds.enter(SELF, "sink", &reason, &message, clock::now());
                 }

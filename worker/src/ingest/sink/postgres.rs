@@ -24,7 +24,7 @@ use super::{
     },
     Attempt, End, Failure, refusal,
 };
-use crate::store::{self, Fault, StoreAddress, StoreReason, table};
+use crate::store::{self, Fault, StoreAddress, table};
 
 /// A table is looked at again after so long, so that a new column is noticed.
 const FRESH: Duration = Duration::from_mins(1);
@@ -47,6 +47,11 @@ impl Table {
         let layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = layout.as_ref().filter(|(_, at)| clock::now().duration_since(*at) < FRESH);
         fresh.map(|(layout, _)| Arc::clone(layout))
+    }
+
+    fn holding(&self, error: tokio_postgres::Error) -> Failure {
+        let described = store::describe(&self.address.identity(), error);
+        hold(described.reason.as_str(), described.message)
     }
 
     fn learn(&self, layout: Option<Arc<Layout>>) {
@@ -113,7 +118,9 @@ impl Writer {
     async fn client(&mut self) -> Result<&Client, Failure> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             let connected = store::connect(&self.table.address, &self.table.name).await;
-            self.client = Some(connected.map_err(|e| hold(e.reason.as_str(), e.message))?);
+            let client = connected.map_err(|e| hold(e.reason.as_str(), e.message))?;
+            client.batch_execute(sql::PREPARE).await.map_err(|e| self.table.holding(e))?;
+            self.client = Some(client);
         }
         Ok(self.client.as_ref().expect("connected above"))
     }
@@ -177,9 +184,7 @@ impl Writer {
                 // The table may be another one by now, and a connection keeps what it began with, such as being read-only.
                 self.table.learn(None);
                 self.client = None;
-                let reason = StoreReason::of(&error);
-                let described = store::describe(&self.table.address.identity(), error);
-                hold(reason.as_str(), described.message)
+                self.table.holding(error)
             }
         }
     }
