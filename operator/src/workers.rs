@@ -38,9 +38,13 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// What the pod at each address says of itself, `None` where it is silent; in their order.
-    pub(crate) async fn ask(&self, addresses: Vec<String>) -> Vec<Option<WorkerStatus>> {
-        stream::iter(addresses).map(|address| async move { self.one(&address).await }).buffered(AT_ONCE).collect().await
+    /// What each pod, given by name and address, says of itself; in their order.
+    pub(crate) async fn ask(&self, pods: Vec<(String, String)>) -> Vec<(String, Option<WorkerStatus>)> {
+        stream::iter(pods)
+            .map(|(name, address)| async move { (name, self.one(&address).await) })
+            .buffered(AT_ONCE)
+            .collect()
+            .await
     }
 
     async fn one(&self, address: &str) -> Option<WorkerStatus> {

@@ -6,7 +6,7 @@ use drover_crds::{
     api::{IngestPipeline, SecretRef},
     resolved::Pipeline,
 };
-use drover_worker::{hub::HubAddress, status::WorkerStatus, store::StoreAddress};
+use drover_worker::{hub::HubAddress, store::StoreAddress};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt as _};
 use kube_runtime::reflector::{self, Store};
@@ -14,7 +14,7 @@ use kube_runtime::reflector::{self, Store};
 use super::{
     admit::{self, Claim},
     revision::digest,
-    snapshot::{HubFacts, Install, Owned, Secrets, Snapshot},
+    snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
 };
 use crate::{
     context::{Caches, Context, now},
@@ -106,7 +106,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
     };
     let table = async {
         let (Some((address, digest)), Some(sink)) = (&store, &pipeline.sink.postgres) else { return None };
-        let doubt = seen.workers.iter().any(|w| w.holding.is_some());
+        let doubt = seen.workers.iter().any(|w| w.status.as_ref().is_some_and(|s| s.holding.is_some()));
         let owner = seen.object.uid().unwrap_or_default();
         let found = ctx.stores.check(&owner, digest, address, sink, doubt).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
@@ -251,18 +251,19 @@ where
 pub(super) async fn all_idle(ctx: &Context, pods: &[Arc<Pod>]) -> bool {
     let phase = |p: &Pod| p.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
     let alive = pods.iter().filter(|p| !matches!(phase(p).as_str(), "Pending" | "Succeeded" | "Failed"));
-    let asked: Option<Vec<_>> = alive.map(|p| p.status.as_ref()?.pod_ip.clone()).collect();
+    let asked: Option<Vec<_>> = alive.map(|p| Some((p.name_any(), p.status.as_ref()?.pod_ip.clone()?))).collect();
     let Some(asked) = asked else { return false };
     let answers = ctx.workers.ask(asked).await;
-    answers.iter().all(|status| status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0))
+    answers.iter().all(|(_, status)| status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0))
 }
 
 /// What the pods that run say of themselves.
-async fn workers(ctx: &Context, pods: &[Arc<Pod>]) -> Vec<WorkerStatus> {
+async fn workers(ctx: &Context, pods: &[Arc<Pod>]) -> Vec<Worker> {
     let reachable = pods.iter().filter_map(|p| {
         let status = p.status.as_ref()?;
         let runs = status.phase.as_deref() == Some("Running") && p.metadata.deletion_timestamp.is_none();
-        status.pod_ip.clone().filter(|_| runs)
+        Some((p.name_any(), status.pod_ip.clone().filter(|_| runs)?))
     });
-    ctx.workers.ask(reachable.collect()).await.into_iter().flatten().collect()
+    let answers = ctx.workers.ask(reachable.collect()).await;
+    answers.into_iter().map(|(pod, status)| Worker { pod, status }).collect()
 }

@@ -133,10 +133,10 @@ fn hub_ready(seen: &Snapshot) -> Finding {
 
 fn store_ready(seen: &Snapshot) -> Finding {
     let needed = seen.admitted.as_ref().map_or(true, |p| p.sink.postgres.is_some());
-    let holding = seen.workers.iter().find_map(|w| w.holding.as_ref());
+    let holding = seen.workers.iter().find_map(|w| Some((&w.pod, w.status.as_ref()?.holding.as_ref()?)));
     match (&seen.store, holding) {
         (External::Problem(problem), _) => Finding::bad("StoreReady", problem),
-        (_, Some(holding)) => Finding::new(
+        (_, Some((_, holding))) => Finding::new(
             "StoreReady",
             Some(false),
             "SinkRefuses",

@@ -35,8 +35,8 @@ pub(super) struct Snapshot {
     pub store: External<()>,
     /// What it owns in the cluster.
     pub owned: Owned,
-    /// What its workers say of themselves, of those that answer.
-    pub workers: Vec<WorkerStatus>,
+    /// What its workers say of themselves.
+    pub workers: Vec<Worker>,
     /// What the operator was installed with.
     pub install: Install,
 }
@@ -74,6 +74,15 @@ pub(super) struct Owned {
     pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
     /// Of all revisions.
     pub pods: Vec<Arc<Pod>>,
+}
+
+/// A worker and what it says.
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    /// Name of its pod.
+    pub pod: String,
+    /// What it says; `None` where it did not answer.
+    pub status: Option<WorkerStatus>,
 }
 
 /// What the operator was installed with.

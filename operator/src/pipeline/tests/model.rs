@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::super::{
     decide::decide,
     plan::{Doomed, Object, Plan},
-    snapshot::{HubFacts, Install, Owned, Secrets, Snapshot},
+    snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
 };
 use crate::{
     names,
@@ -33,7 +33,7 @@ pub(super) struct World {
     pub secrets: Option<Secrets>,
     pub hub: External<HubFacts>,
     pub store: External<()>,
-    pub workers: Vec<WorkerStatus>,
+    pub workers: Vec<Worker>,
     pub clock: Timestamp,
     pub status_age: Option<Duration>,
 }
@@ -242,22 +242,25 @@ impl World {
 }
 
 /// A worker that holds.
-pub(super) fn holding(reason: &str) -> WorkerStatus {
-    WorkerStatus {
-        revision: String::new(),
-        connected: true,
-        consuming: true,
-        holding: Some(HoldingStatus {
-            stage: "sink".to_owned(),
-            reason: reason.to_owned(),
-            message: "could not extend file".to_owned(),
-            since_seconds: 1,
+pub(super) fn holding(reason: &str) -> Worker {
+    Worker {
+        pod: "p-1".to_owned(),
+        status: Some(WorkerStatus {
+            revision: String::new(),
+            connected: true,
+            consuming: true,
+            holding: Some(HoldingStatus {
+                stage: "sink".to_owned(),
+                reason: reason.to_owned(),
+                message: "could not extend file".to_owned(),
+                since_seconds: 1,
+            }),
+            in_flight: 1,
+            held: 0,
+            busy_seconds: 0.0,
+            processed: 0,
+            dead_lettered: 0,
+            started_seconds: 0,
         }),
-        in_flight: 1,
-        held: 0,
-        busy_seconds: 0.0,
-        processed: 0,
-        dead_lettered: 0,
-        started_seconds: 0,
     }
 }
