@@ -4,6 +4,7 @@
 
 pub mod hub;
 pub mod ingest_pipeline;
+pub mod scaling;
 pub mod sink;
 pub mod source;
 pub mod status;
@@ -11,11 +12,10 @@ pub mod window_query;
 pub mod worker;
 
 pub use hub::{Binding, HubSpec, SecretRef};
-pub use ingest_pipeline::{
-    DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, ScalingSpec, TransformSpec,
-};
+pub use ingest_pipeline::{DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, TransformSpec};
+pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
-pub use status::{Delivery, Phase, Status};
+pub use status::{Delivery, Phase, ScaleStatus, Status};
 pub use window_query::{WindowQuery, WindowQuerySpec};
 pub use worker::{PodTemplate, WorkerSpec};

@@ -1,7 +1,8 @@
 //! What a spec means once its defaults are filled in. The only place where defaults are.
 
 use crate::api::{
-    Binding, DeletionPolicy, Delivery, IngestPipelineSpec, PodTemplate, PostgresMode, PostgresSink, SecretRef, Sink,
+    Binding, DeletionPolicy, Delivery, IngestPipelineSpec, PodTemplate, PostgresMode, PostgresSink, ScalingMode,
+    ScalingSpec, SecretRef, Sink,
 };
 use crate::query::{QueryError, parse_transform};
 use k8s_openapi::{
@@ -24,6 +25,14 @@ pub const RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 pub const MAX_DEAD_LETTERS: u32 = 1_000_000;
 /// Longest name or routing key of AMQP, in bytes.
 pub const NAME_BYTES: usize = 255;
+/// Default of `scaling.maxReplicas`.
+pub const MAX_REPLICAS: u32 = 20;
+/// Default of `scaling.targetUtilization`.
+pub const TARGET_UTILIZATION: f64 = 0.8;
+/// Default of `scaling.catchUpSeconds`.
+pub const CATCH_UP_SECONDS: u32 = 60;
+/// Default of `scaling.cooldownSeconds`.
+pub const COOLDOWN_SECONDS: u32 = 60;
 /// The name after FROM in `transform.query`.
 pub const TRANSFORM_ALIAS: &str = "input";
 
@@ -62,8 +71,8 @@ pub struct Pipeline {
     pub pod_template: PodTemplate,
     /// More egress.
     pub egress: Vec<NetworkPolicyEgressRule>,
-    /// Worker pods.
-    pub replicas: i32,
+    /// How many workers there are.
+    pub scaling: Scaling,
     /// The dead-letter queue.
     pub dead_letter_queue: String,
     /// Life of a dead letter, in seconds.
@@ -72,6 +81,45 @@ pub struct Pipeline {
     pub max_dead_letters: u32,
     /// What becomes of the queues.
     pub deletion_policy: DeletionPolicy,
+}
+
+/// How many workers there are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaling {
+    /// Who says how many.
+    pub mode: ScalingMode,
+    /// Worker pods with `Off` and `Recommend`.
+    pub replicas: i32,
+    /// Never fewer.
+    pub min_replicas: u32,
+    /// Never more.
+    pub max_replicas: u32,
+    /// Share of its time that a worker is to be busy.
+    pub target_utilization: f64,
+    /// A backlog should be gone within it.
+    pub catch_up_seconds: u32,
+    /// Fewer only when fewer have been enough for it.
+    pub cooldown_seconds: u32,
+    /// What runs while the hub cannot be read, if nothing ran.
+    pub fallback_replicas: u32,
+}
+
+impl Scaling {
+    /// Fills in defaults.
+    #[must_use]
+    pub fn resolve(spec: Option<&ScalingSpec>) -> Self {
+        let spec = spec.cloned().unwrap_or_default();
+        Self {
+            mode: spec.mode.unwrap_or_default(),
+            replicas: spec.replicas.unwrap_or(1),
+            min_replicas: spec.min_replicas.unwrap_or(0),
+            max_replicas: spec.max_replicas.unwrap_or(MAX_REPLICAS),
+            target_utilization: spec.target_utilization.unwrap_or(TARGET_UTILIZATION),
+            catch_up_seconds: spec.catch_up_seconds.unwrap_or(CATCH_UP_SECONDS),
+            cooldown_seconds: spec.cooldown_seconds.unwrap_or(COOLDOWN_SECONDS),
+            fallback_replicas: spec.fallback_replicas.unwrap_or(1),
+        }
+    }
 }
 
 /// Where a message's id is.
@@ -172,7 +220,7 @@ impl Pipeline {
             env: worker.env,
             pod_template: worker.pod_template.unwrap_or_default(),
             egress: worker.egress,
-            replicas: spec.scaling.as_ref().and_then(|s| s.replicas).unwrap_or(1),
+            scaling: Scaling::resolve(spec.scaling.as_ref()),
             dead_letter_queue: dead.queue.unwrap_or_else(|| format!("{}.dead", source.queue)),
             retention_seconds: dead.retention_seconds.unwrap_or(RETENTION_SECONDS),
             max_dead_letters: dead.max_messages.unwrap_or(MAX_DEAD_LETTERS),
@@ -207,12 +255,6 @@ impl Pipeline {
     #[must_use]
     pub fn exchange(&self) -> String {
         format!("{}.drover", self.queue)
-    }
-
-    /// Replicas that are wanted now.
-    #[must_use]
-    pub fn wanted_replicas(&self) -> i32 {
-        if self.suspend { 0 } else { self.replicas }
     }
 
     /// What delivery amounts to.

@@ -49,6 +49,7 @@ fn a_sound_pipeline_breaks_no_rule() {
             s["sink"]["postgres"]["orderBy"] = json!("ts");
             s["worker"] = json!({"env": [{"name": "RUST_LOG", "value": "debug"}]});
             s["deadLetter"] = json!({"queue": "other"});
+            s["scaling"] = json!({"minReplicas": 2, "maxReplicas": 2, "fallbackReplicas": 2});
         })),
         ""
     );
@@ -78,6 +79,13 @@ fn a_new_pipeline_that_breaks_a_rule_is_refused_with_its_message() {
         ("names that begin with amq. belong to the broker", |s| s["deadLetter"] = json!({"queue": "amq.q"})),
         ("exchange is empty", |s| s["source"]["bindings"] = json!([{"exchange": ""}])),
         ("deadLetter.queue and source.queue must differ", |s| s["deadLetter"] = json!({"queue": "q"})),
+        ("scaling.minReplicas is more than scaling.maxReplicas", |s| s["scaling"] = json!({"minReplicas": 21})),
+        ("scaling.minReplicas is more than scaling.maxReplicas", |s| {
+            s["scaling"] = json!({"minReplicas": 5, "maxReplicas": 4});
+        }),
+        ("scaling.fallbackReplicas is more than scaling.maxReplicas", |s| {
+            s["scaling"] = json!({"fallbackReplicas": 5, "maxReplicas": 4});
+        }),
         ("names that begin with DROVER_ are set by the operator", |s| {
             s["worker"] = json!({"env": [{"name": "DROVER_SINK", "value": "{}"}]});
         }),

@@ -47,6 +47,8 @@ pub fn manifest(name: &str) -> Value {
                     "device_id": "$.deviceId", "ts": "$.timestamp", "pref": "$.payloads.pref", "temp": "$.payloads.temp",
                 },
             } },
+            // Who tests scaling says so.
+            "scaling": { "mode": "Off" },
         },
     })
 }

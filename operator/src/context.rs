@@ -20,7 +20,15 @@ use kube::{Client, core::DeserializeGuard};
 use kube_runtime::{events::Recorder, reflector::Store};
 use tokio::sync::watch;
 
-use crate::{config::Config, hub::Hubs, metrics::Metrics, secrets::Secrets, store::Stores, workers::Workers};
+use crate::{
+    config::Config,
+    hub::{Hubs, Topologies},
+    metrics::Metrics,
+    scales::Scales,
+    secrets::Secrets,
+    store::Stores,
+    workers::Workers,
+};
 
 /// A pipeline as it is watched: one that cannot be read does not stop the others.
 pub type Guarded = DeserializeGuard<IngestPipeline>;
@@ -38,6 +46,10 @@ pub struct Context {
     pub metrics: Metrics,
     /// Connections to hubs.
     pub hubs: std::sync::Arc<Hubs>,
+    /// Topologies that were seen to be there.
+    pub topologies: std::sync::Arc<Topologies>,
+    /// Samples queues and decides how many workers there should be.
+    pub scales: std::sync::Arc<Scales>,
     /// Looks at tables.
     pub stores: std::sync::Arc<Stores>,
     /// Secrets that were read.

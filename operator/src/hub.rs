@@ -1,11 +1,15 @@
 //! Hubs: one connection each, and the topology of pipelines.
 
 mod declare;
+mod depth;
 mod pool;
 mod remove;
 mod reply;
+mod topologies;
 mod topology;
 
+pub use depth::Depths;
 pub use pool::{Hub, Hubs};
 pub use remove::{Emptied, delete_all, delete_when_empty, sources_empty, unbind};
+pub use topologies::Topologies;
 pub use topology::{Arg, Bind, Queue, Topology};

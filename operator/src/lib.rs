@@ -16,6 +16,8 @@ pub mod pipeline;
 mod probe;
 pub mod problem;
 pub mod run;
+pub mod scales;
+pub mod scaling;
 pub mod secrets;
 pub mod store;
 pub mod window_query;

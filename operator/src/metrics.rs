@@ -1,12 +1,14 @@
 //! What the operator counts, for Prometheus.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use crate::scaling::Decision;
 
 /// Labels of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +46,72 @@ pub struct Metrics {
     pub ready: Family<ObjectLabels, Gauge>,
     /// Worker pods.
     pub replicas: Family<ObjectLabels, Gauge>,
+    /// What scaling is decided from.
+    pub scale: Scale,
+}
+
+/// A number that may be a part of one.
+type Number = Gauge<f64, AtomicU64>;
+
+/// What scaling is decided from. Numbers that are not known are not there.
+#[derive(Debug, Clone, Default)]
+pub struct Scale {
+    lag: Family<ObjectLabels, Number>,
+    backlog: Family<ObjectLabels, Number>,
+    arrivals: Family<ObjectLabels, Number>,
+    rate: Family<ObjectLabels, Number>,
+    desired: Family<ObjectLabels, Gauge>,
+    limited: Family<ObjectLabels, Gauge>,
+    replica_seconds: Family<ObjectLabels, Counter<f64, AtomicU64>>,
+}
+
+impl Scale {
+    fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit("lag", "Time until what waits now is begun", Unit::Seconds, self.lag.clone());
+        registry.register("backlog", "Messages that wait longer than they should", self.backlog.clone());
+        registry.register("arrival_rate", "Messages per second that arrive", self.arrivals.clone());
+        registry.register("replica_rate", "Messages per second of a worker that is busy", self.rate.clone());
+        registry.register("desired_replicas", "Workers that there should be", self.desired.clone());
+        registry.register("sink_limited", "1 if more workers have not helped", self.limited.clone());
+        let help = "Time of all worker pods together";
+        registry.register_with_unit("replica_time", help, Unit::Seconds, self.replica_seconds.clone());
+    }
+
+    /// What was decided.
+    pub(crate) fn decided(&self, labels: &ObjectLabels, decision: &Decision) {
+        let numbers = &decision.numbers;
+        for (family, number) in [
+            (&self.lag, numbers.lag),
+            (&self.backlog, numbers.backlog),
+            (&self.arrivals, numbers.arrival_rate),
+            (&self.rate, numbers.rate_per_replica),
+        ] {
+            match number {
+                Some(number) => {
+                    family.get_or_create(labels).set(number);
+                }
+                None => {
+                    family.remove(labels);
+                }
+            }
+        }
+        self.desired.get_or_create(labels).set(decision.desired.into());
+        self.limited.get_or_create(labels).set(decision.sink_limited.into());
+    }
+
+    /// So many pods ran for so long.
+    pub(crate) fn ran(&self, labels: &ObjectLabels, pod_seconds: f64) {
+        self.replica_seconds.get_or_create(labels).inc_by(pod_seconds);
+    }
+
+    fn forget(&self, labels: &ObjectLabels) {
+        for family in [&self.lag, &self.backlog, &self.arrivals, &self.rate] {
+            family.remove(labels);
+        }
+        self.desired.remove(labels);
+        self.limited.remove(labels);
+        self.replica_seconds.remove(labels);
+    }
 }
 
 impl Default for Metrics {
@@ -58,6 +126,7 @@ impl Default for Metrics {
             dead_letters: Family::default(),
             ready: Family::default(),
             replicas: Family::default(),
+            scale: Scale::default(),
         };
         registry.register("reconciles", "Reconciles that ended well", metrics.reconciles.clone());
         registry.register("reconcile_failures", "Reconciles that could not read or write", metrics.failures.clone());
@@ -71,6 +140,7 @@ impl Default for Metrics {
         registry.register("dead_letters", "Messages in the dead-letter queue", metrics.dead_letters.clone());
         registry.register("ready", "1 if the object is ready, 0 if it is not", metrics.ready.clone());
         registry.register("worker_replicas", "Worker pods", metrics.replicas.clone());
+        metrics.scale.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }
@@ -92,6 +162,7 @@ impl Metrics {
         self.dead_letters.remove(labels);
         self.ready.remove(labels);
         self.replicas.remove(labels);
+        self.scale.forget(labels);
     }
 
     /// Counts a write.

@@ -12,6 +12,7 @@ mod reconcile;
 mod render;
 mod report;
 mod revision;
+mod size;
 mod snapshot;
 
 pub use reconcile::{error_policy, reconcile};

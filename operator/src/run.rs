@@ -29,7 +29,9 @@ use crate::{
     context::{Caches, Context, Guarded},
     http::{self, Health},
     metrics::Metrics,
-    names, pipeline, window_query,
+    names, pipeline,
+    scales::Scales,
+    window_query,
 };
 
 /// Objects reconciled at the same time: most of a reconcile is waiting for others.
@@ -91,6 +93,7 @@ pub async fn run(
     let health = Health { waiting: Arc::new(AtomicUsize::new(config.scopes().len())) };
     let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
     let scopes: Vec<Scope> = config.scopes().into_iter().map(Scope::new).collect();
+    let workers = crate::workers::Workers::default();
     let context = Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
@@ -98,7 +101,9 @@ pub async fn run(
         hubs: Arc::default(),
         stores: Arc::default(),
         secrets: Arc::default(),
-        workers: crate::workers::Workers::default(),
+        topologies: Arc::default(),
+        scales: Arc::new(Scales::new(workers.clone(), metrics.clone())),
+        workers,
         written: Arc::default(),
         pipelines: scopes.iter().map(|s| s.pipelines.0.clone()).collect(),
         config,
@@ -159,6 +164,7 @@ impl Scope {
             .owns_stream(of_service_accounts)
             .owns_stream(of_network_policies)
             .owns_stream(of_disruption_budgets)
+            .reconcile_on(context.scales.changes())
             .watches_stream(of_pods, |pod| pipeline_of(&pod))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
             .run(pipeline::reconcile, pipeline::error_policy, Arc::new((context.clone(), caches)))

@@ -16,6 +16,17 @@ const FRESH: Duration = Duration::from_mins(1);
 /// One that does not, after this long.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How far a good answer that was had before is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// For a while.
+    Usual,
+    /// Not for long: workers are in trouble.
+    Doubt,
+    /// Whatever its age: something else is to be done now, and the next look is soon.
+    Pressing,
+}
+
 /// What was seen lately of the table of each pipeline, by its UID.
 #[derive(Debug, Default)]
 pub struct Stores {
@@ -30,8 +41,7 @@ struct Look {
 }
 
 impl Stores {
-    /// Whether a table fits what a pipeline writes. `digest` changes with the secret. While workers are in trouble (`doubt`) a good
-    /// answer is not believed for long.
+    /// Whether a table fits what a pipeline writes. `digest` changes with the secret.
     ///
     /// # Errors
     /// Why it does not.
@@ -41,7 +51,7 @@ impl Stores {
         digest: &str,
         address: &StoreAddress,
         sink: &PostgresSink,
-        doubt: bool,
+        trust: Trust,
     ) -> Result<(), Problem> {
         let what = serde_json::to_string(&(digest, sink)).unwrap_or_default();
         let probe = {
@@ -52,7 +62,11 @@ impl Stores {
             }
             Arc::clone(&entry.probe)
         };
-        let life = |seen: &Result<(), Problem>| if seen.is_ok() && !doubt { FRESH } else { PAUSE };
+        let life = |seen: &Result<(), Problem>| match trust {
+            Trust::Pressing if seen.is_ok() => Duration::MAX,
+            Trust::Usual if seen.is_ok() => FRESH,
+            _ => PAUSE,
+        };
         let seen = probe.ask(life, || look(address.clone(), sink.clone())).await;
         seen.unwrap_or_else(|| Err(Problem::new("Connecting", "sink.postgres: it has not answered yet")))
     }

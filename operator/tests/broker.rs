@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Instant};
 
 use drover_crds::{api::IngestPipelineSpec, resolved::Pipeline};
-use drover_operator::hub::{Emptied, Hub, Hubs, Topology, delete_all, delete_when_empty, sources_empty, unbind};
+use drover_operator::hub::{
+    Depths, Emptied, Hub, Hubs, Topology, delete_all, delete_when_empty, sources_empty, unbind,
+};
 use drover_worker::{hub::HubAddress, tls::Material};
 use lapin::{
     BasicProperties, Channel,
@@ -83,6 +85,21 @@ async fn declaring_twice_is_as_good_as_once_and_repairs_what_is_missing() {
     delete_all(&test.hub, &topology).await.unwrap();
     assert_eq!(test.ensure(&topology).await, Ok(0));
     test.publish(&format!("{}.1", test.queue)).await;
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_is_not_there_is_not_known_and_spoils_no_other() {
+    let test = Test::new("depths").await;
+    test.ensure(&test.topology(|_| {})).await.unwrap();
+    test.publish(&format!("{}.a", test.queue)).await;
+    let missing = format!("{}-missing", test.queue);
+    let queues = [missing.clone(), test.queue.clone(), missing, test.queue.clone(), format!("{}.dead", test.queue)];
+    let mut depths = Depths::new(Arc::clone(&test.hub));
+    for _ in 0..2 {
+        let ready: Vec<_> = depths.read(&queues).await.iter().map(|d| d.map(|d| (d.ready, d.consumers))).collect();
+        assert_eq!(ready, [None, Some((1, 0)), None, Some((1, 0)), Some((0, 0))]);
+    }
     test.clear().await;
 }
 

@@ -92,7 +92,7 @@ app.kubernetes.io/component: operator
 # Why workers do not start, and where they can be asked.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

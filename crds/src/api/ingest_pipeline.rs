@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{hub::HubSpec, sink::Sink, source::SourceSpec, status::Status, worker::WorkerSpec};
+use super::{hub::HubSpec, scaling::ScalingSpec, sink::Sink, source::SourceSpec, status::Status, worker::WorkerSpec};
 
 /// Takes messages of a hub's queue through stateless workers to a sink.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -26,6 +26,18 @@ use super::{hub::HubSpec, sink::Sink, source::SourceSpec, status::Status, worker
     ),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(
+        name = "Lag",
+        type_ = "number",
+        json_path = ".status.scale.lagSeconds",
+        description = "Seconds until what waits now is begun"
+    ),
+    printcolumn(
+        name = "Rate",
+        type_ = "number",
+        json_path = ".status.scale.arrivalRate",
+        description = "Messages per second that arrive"
+    ),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.activeRevision"),
     printcolumn(
@@ -85,16 +97,6 @@ pub struct TransformSpec {
     /// A query of the Stream Analytics dialect without a window: filter, projection, functions, CROSS APPLY. It reads FROM input.
     #[schemars(length(min = 1, max = 65536))]
     pub query: String,
-}
-
-/// How many workers run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ScalingSpec {
-    /// Worker pods; what `kubectl scale` sets. Default: 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub replicas: Option<i32>,
 }
 
 /// The dead-letter queue.

@@ -20,7 +20,8 @@ pub struct Status {
     /// One line: what is the matter, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Ready, Reconciling and Stalled as kstatus reads them, then Accepted, HubReady, StoreReady, WorkersReady, Progressing.
+    /// Ready, Reconciling and Stalled as kstatus reads them, then Accepted, HubReady, StoreReady, WorkersReady, Progressing,
+    /// `SinkLimited`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -36,12 +37,43 @@ pub struct Status {
     /// The revision that takes messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_revision: Option<String>,
+    /// How many workers there should be, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleStatus>,
     /// Messages in the dead-letter queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<i64>,
     /// Bindings of the source that were made, so that one that is no longer asked for is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<Binding>,
+}
+
+/// How many workers there should be, and what that was decided from. Numbers that are not known are left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleStatus {
+    /// Messages that wait longer than they should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<i64>,
+    /// Messages that no worker has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<i64>,
+    /// Messages that workers have and have not acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacked: Option<i64>,
+    /// Messages per second that arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival_rate: Option<f64>,
+    /// Messages per second of a worker that is busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_per_replica: Option<f64>,
+    /// Seconds until what waits now is begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
+    /// Workers that there should be.
+    pub desired: i32,
+    /// Why.
+    pub reason: String,
 }
 
 /// Where an object is in its life.

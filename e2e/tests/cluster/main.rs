@@ -13,6 +13,7 @@ mod install;
 mod ledger;
 mod revisions;
 mod scale;
+mod scaling;
 mod security;
 mod setup_hub;
 mod setup_store;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,9 +29,11 @@ pub struct Hubs {
 /// A hub.
 #[derive(Debug)]
 pub struct Hub {
+    name: String,
     address: HubAddress,
     connection: Arc<Probe<Result<Arc<Connection>, Problem>>>,
     used: Mutex<Instant>,
+    sampled: AtomicBool,
 }
 
 impl Hubs {
@@ -37,8 +42,14 @@ impl Hubs {
         let key = format!("{} {:?} {:?}", address.uri, address.tls.ca, address.tls.cert);
         let mut hubs = self.hubs.lock().unwrap_or_else(PoisonError::into_inner);
         hubs.retain(|_, hub| Arc::strong_count(hub) > 1 || now.duration_since(*hub.used()) < IDLE);
-        let hub = hubs.entry(key).or_insert_with(|| {
-            Arc::new(Hub { address: address.clone(), connection: Arc::default(), used: Mutex::new(now) })
+        let hub = hubs.entry(key).or_insert_with_key(|key| {
+            Arc::new(Hub {
+                name: key.clone(),
+                address: address.clone(),
+                connection: Arc::default(),
+                used: Mutex::new(now),
+                sampled: AtomicBool::new(false),
+            })
         });
         *hub.used() = now;
         Arc::clone(hub)
@@ -59,6 +70,21 @@ impl Hub {
         let seen = self.connection.ask(life, || open(self.address.clone())).await;
         let connection = seen.unwrap_or_else(|| Err(Problem::new("Connecting", "hub: it has not answered yet")))?;
         connection.create_channel().await.map_err(|e| lost(&e))
+    }
+
+    /// Tells it from other hubs; it holds secrets and is for nobody's eyes.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// True if nobody samples it; who asks does from now on.
+    pub(crate) fn take_task(&self) -> bool {
+        !self.sampled.swap(true, Ordering::AcqRel)
+    }
+
+    /// Nobody samples it any more.
+    pub(crate) fn task_ended(&self) {
+        self.sampled.store(false, Ordering::Release);
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, Instant> {

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 
 use drover_crds::api::{IngestPipeline, Status};
-use k8s_openapi::NamespaceResourceScope;
+use futures::{StreamExt as _, stream};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -12,12 +13,18 @@ use kube_runtime::events::{Event, EventType};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::plan::{Doomed, Notice, Object, Plan};
+use super::{
+    plan::{Doomed, Notice, Object, Plan},
+    size::DELETION_COST,
+};
 use crate::{
     context::{Context, now},
     drift::Repair,
     names::MANAGER,
 };
+
+/// Pods written at the same time.
+const AT_ONCE: usize = 16;
 
 /// A write that failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +61,7 @@ impl Error {
 /// The first write that fails; the rest is planned anew.
 pub(super) async fn act(ctx: &Context, object: &IngestPipeline, plan: &Plan) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
+    spare(ctx, &namespace, &plan.costs).await;
     for (wanted, repair) in &plan.writes {
         write(ctx, &namespace, wanted, *repair).await?;
     }
@@ -67,6 +75,23 @@ pub(super) async fn act(ctx: &Context, object: &IngestPipeline, plan: &Plan) -> 
         tell(ctx, object, notice).await;
     }
     Ok(())
+}
+
+/// Tells which pods are busy. One that cannot be told of is no worse off than without: what it holds is returned when it ends.
+async fn spare(ctx: &Context, namespace: &str, costs: &[(String, String)]) {
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let patches: Vec<_> = costs.iter().map(|(pod, cost)| tell_cost(api.clone(), pod.clone(), cost.clone())).collect();
+    stream::iter(patches).for_each_concurrent(AT_ONCE, |patch| patch).await;
+    for _ in costs {
+        ctx.metrics.wrote("Pod", "patch");
+    }
+}
+
+async fn tell_cost(api: Api<Pod>, pod: String, cost: String) {
+    let patch = json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
+    if let Err(error) = api.patch_metadata(&pod, &PatchParams::default(), &Patch::Merge(patch)).await {
+        tracing::debug!(%error, pod, "its deletion cost could not be written");
+    }
 }
 
 async fn write(ctx: &Context, namespace: &str, wanted: &Object, repair: Repair) -> Result<(), Error> {

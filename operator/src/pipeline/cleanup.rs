@@ -81,6 +81,8 @@ pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     let uid = object.uid().unwrap_or_default();
     ctx.written.forget(&uid);
     ctx.stores.forget(&uid);
+    ctx.scales.forget(&uid);
+    ctx.topologies.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_crds::resolved::Pipeline;
+use drover_crds::{api::ScalingMode, resolved::Pipeline};
 use k8s_openapi::{
     api::apps::v1::Deployment,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -14,6 +14,7 @@ use super::{
     pods,
     render::{Revision, Subject},
     report::{self, Rollout},
+    size,
     snapshot::{Owned, Secrets, Snapshot},
 };
 use crate::{
@@ -30,20 +31,40 @@ const WAITING: Duration = Duration::from_secs(3);
 pub(super) fn decide(seen: &Snapshot) -> Plan {
     let (Ok(pipeline), Some(secrets)) = (&seen.admitted, &seen.secrets) else {
         // Refused as it is written, or a secret is missing: what runs goes on as it is.
-        return finish(seen, &Rollout::unknown(seen), Vec::new(), Vec::new(), Vec::new());
+        return finish(seen, &Rollout::unknown(seen), Plan::default());
     };
     let subject = subject(seen, pipeline, secrets);
-    let wanted = subject.revision(pipeline.wanted_replicas());
-    let rollout = Rollout::of(seen, pipeline, &wanted);
-    let mut writes = Vec::new();
-    let mut events = Vec::new();
+    let need = size::replicas(seen, pipeline);
+    let wanted = subject.revision(need);
+    let rollout = Rollout::of(seen, need, &wanted);
+    let mut plan = Plan::default();
     if may_run(seen, pipeline, &wanted) {
-        writes = repairs(seen, &subject, &wanted);
-        events = writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
+        plan.writes = repairs(seen, &subject, &wanted);
     }
-    let deletes = obsolete(&seen.owned, &rollout);
-    events.extend(deletes.iter().filter_map(removed));
-    finish(seen, &rollout, writes, deletes, events)
+    plan.writes.extend(older(seen, &rollout, &wanted, need));
+    plan.costs = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
+    plan.events = plan.writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
+    plan.deletes = obsolete(&seen.owned, &rollout);
+    plan.events.extend(plan.deletes.iter().filter_map(removed));
+    finish(seen, &rollout, plan)
+}
+
+/// The revision that still takes messages has as many pods as the one that is to follow it.
+fn older(seen: &Snapshot, rollout: &Rollout, wanted: &Revision, need: i32) -> Option<(Object, Repair)> {
+    let active = rollout.active.as_deref().filter(|active| *active != wanted.name)?;
+    let name = names::of_revision(seen.name(), active);
+    let live = seen.owned.deployments.iter().find(|d| d.metadata.name.as_deref() == Some(&name))?;
+    let resize = live.metadata.deletion_timestamp.is_none() && size::asked(live) != need;
+    resize.then(|| (Object::Deployment(Box::new(size::resized(live, need))), Repair::Apply))
+}
+
+/// Costs of the pods of a Deployment that is to have fewer; where none is left there is nothing to choose.
+fn shrinks(seen: &Snapshot, object: &Object) -> Option<Vec<(String, String)>> {
+    let Object::Deployment(wanted) = object else { return None };
+    let live = deployment(&seen.owned, &wanted.metadata)?;
+    let fewer = (1..size::asked(live)).contains(&replicas(wanted));
+    let revision = wanted.metadata.labels.as_ref()?.get(names::REVISION)?;
+    fewer.then(|| size::costs(seen, revision))
 }
 
 fn subject<'a>(seen: &'a Snapshot, pipeline: &'a Pipeline, secrets: &'a Secrets) -> Subject<'a> {
@@ -133,13 +154,23 @@ fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair)
         (_, Repair::Create) if old.is_some() && old.as_deref() == Some(&*wanted.name) => {
             ("Repaired", format!("{kind} {name} was missing and is made again"))
         }
-        (Object::Deployment(d), Repair::Apply) if replicas_only(seen, d) => {
-            ("Scaled", format!("replicas {}", replicas(d)))
-        }
+        (Object::Deployment(d), Repair::Apply) if replicas_only(seen, d) => ("Scaled", scaled(seen, d)),
         (_, Repair::Replace) => ("Repaired", format!("{kind} {name} was edited by hand and is put back")),
         _ => return None,
     };
     Some(Notice { warning: reason == "Repaired", reason: reason.to_owned(), action: "Apply", note })
+}
+
+/// From how many to how many, and why.
+fn scaled(seen: &Snapshot, wanted: &Deployment) -> String {
+    let before = deployment(&seen.owned, &wanted.metadata).map_or(0, size::asked);
+    let why = match (&seen.admitted, &seen.scale) {
+        (Ok(pipeline), _) if pipeline.suspend => "suspend is true".to_owned(),
+        (Ok(pipeline), Some(decision)) if pipeline.scaling.mode == ScalingMode::Auto => report::why(decision),
+        (Ok(pipeline), None) if pipeline.scaling.mode == ScalingMode::Auto => "within the bounds".to_owned(),
+        _ => "as scaling.replicas says".to_owned(),
+    };
+    format!("replicas {before} → {}: {why}", replicas(wanted))
 }
 
 fn replicas(deployment: &Deployment) -> i32 {
@@ -162,30 +193,25 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
     }
 }
 
-fn finish(
-    seen: &Snapshot,
-    rollout: &Rollout,
-    writes: Vec<(Object, Repair)>,
-    deletes: Vec<Doomed>,
-    mut events: Vec<Notice>,
-) -> Plan {
+fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let status = report::status(seen, rollout);
     let old = seen.old_status();
-    events.extend(report::notices(&old, &status));
+    let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |p| p.scaling.mode);
+    plan.events.extend(report::notices(&old, &status, mode));
     let calm = report::is_ready(&status) && rollout.settled();
-    let changed = report::must_write(&old, &status, seen.status_age);
-    Plan { writes, deletes, status: changed.then_some(status), events, requeue: if calm { STEADY } else { WAITING } }
+    plan.status = report::must_write(&old, &status, seen.status_age).then_some(status);
+    plan.requeue = if calm { STEADY } else { WAITING };
+    plan
 }
 
 impl Rollout {
     /// Which revision is active, and which is on its way.
-    fn of(seen: &Snapshot, pipeline: &Pipeline, wanted: &Revision) -> Self {
+    fn of(seen: &Snapshot, need: i32, wanted: &Revision) -> Self {
         let old = seen.old_status().active_revision;
         // One that is told to end is of no use any more, though it still consumes: it is made anew when it has gone.
         let live =
             deployment(&seen.owned, &wanted.deployment.metadata).filter(|d| d.metadata.deletion_timestamp.is_none());
         let counts = live.map(pods::counts);
-        let need = pipeline.wanted_replicas();
         let consumes = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need)
             // At zero, only once the last of them has finished what it held.
             && (need > 0 || !pods::any_of(&seen.owned.pods, &wanted.name));

@@ -14,14 +14,19 @@ use kube_runtime::reflector::{self, Store};
 use super::{
     admit::{self, Claim},
     revision::digest,
+    size,
     snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
 };
 use crate::{
     context::{Caches, Context, now},
-    hub::Topology,
+    hub::{Hub, Topology},
+    metrics::ObjectLabels,
     names,
     problem::{External, Problem},
+    scales::Subject,
+    scaling::Decision,
     secrets::{Data, hub_address, store_address},
+    store::Trust,
 };
 
 /// Digits of the secrets' digest: enough to tell a rotation, too few to guess a password by.
@@ -37,17 +42,34 @@ struct Addresses {
 pub(super) async fn observe(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
     let mut seen = cluster(ctx, caches, object);
     seen.workers = workers(ctx, &seen.owned.pods).await;
-    outside(ctx, &mut seen, now().1).await;
+    if let Some(hub) = outside(ctx, &mut seen, now().1).await {
+        seen.scale = sampled(ctx, caches, &seen, &hub);
+    }
     seen
+}
+
+/// Has the queue sampled from now on; gives what was decided last.
+fn sampled(ctx: &Context, caches: &Caches, seen: &Snapshot, hub: &Arc<Hub>) -> Option<Decision> {
+    let pipeline = seen.admitted.as_ref().ok()?;
+    let subject = Subject {
+        labels: ObjectLabels { namespace: seen.object.namespace().unwrap_or_default(), name: seen.object.name_any() },
+        queue: pipeline.queue.clone(),
+        policy: size::policy(pipeline),
+        replicas: u32::try_from(size::running(&seen.owned)).unwrap_or(0),
+        revision: seen.old_status().active_revision.unwrap_or_default(),
+        pods: caches.pods.clone(),
+    };
+    ctx.scales.watch(&seen.object.uid().unwrap_or_default(), subject, hub)
 }
 
 /// Looks at a pipeline and at what it owns, in the caches: at nothing that has to be asked.
 pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
     let (time, instant) = now();
     let owned = owned(caches, &object);
+    let uid = object.uid().unwrap_or_default();
     Snapshot {
         now: time,
-        status_age: ctx.written.age(&object.uid().unwrap_or_default(), instant),
+        status_age: ctx.written.age(&uid, instant),
         admitted: admit::resolve(&object),
         object,
         secrets: None,
@@ -55,6 +77,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         store: External::Unseen,
         owned,
         workers: Vec::new(),
+        scale: ctx.scales.decision(&uid),
         install: Install {
             worker_image: ctx.config.worker_image.clone(),
             pull_policy: ctx.config.worker_pull_policy.clone(),
@@ -63,9 +86,9 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
     }
 }
 
-/// Hub and store, where the spec is sound and nobody else has claimed the queues.
-async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
-    let Ok(pipeline) = seen.admitted.clone() else { return };
+/// Hub and store, where the spec is sound and nobody else has claimed the queues; the hub, to sample the queue of.
+async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option<Arc<Hub>> {
+    let Ok(pipeline) = seen.admitted.clone() else { return None };
     let namespace = seen.object.namespace().unwrap_or_default();
     let found = addresses(ctx, &namespace, &pipeline, instant).await;
     let hub = match &found.hub {
@@ -75,12 +98,12 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
             if let Some(Err(problem)) = found.store {
                 seen.store = External::Problem(problem);
             }
-            return;
+            return None;
         }
     };
     if let Err(problem) = claims(ctx, &seen.object, &pipeline, &hub.0, instant).await {
         seen.admitted = Err(problem);
-        return;
+        return None;
     }
     let store = match found.store.transpose() {
         Ok(store) => store,
@@ -97,8 +120,12 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
         });
     }
     let topology = Topology::of(&pipeline).instead_of(&pipeline, &seen.old_status().bindings);
+    let owner = seen.object.uid().unwrap_or_default();
+    // Replicas that are to be changed wait for nothing that was looked at a moment ago.
+    let pressing = ctx.scales.is_pressing(&owner);
+    let shared = ctx.hubs.at(&hub.0, instant);
     let queues = async {
-        let found = ctx.hubs.at(&hub.0, instant).ensure(&topology).await;
+        let found = ctx.topologies.ensure(&owner, &shared, &topology, pressing).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
             ctx.secrets.forget(&namespace, &pipeline.hub.name);
         }
@@ -107,8 +134,12 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
     let table = async {
         let (Some((address, digest)), Some(sink)) = (&store, &pipeline.sink.postgres) else { return None };
         let doubt = seen.workers.iter().any(|w| w.status.as_ref().is_some_and(|s| s.holding.is_some()));
-        let owner = seen.object.uid().unwrap_or_default();
-        let found = ctx.stores.check(&owner, digest, address, sink, doubt).await;
+        let trust = match (doubt, pressing) {
+            (_, true) => Trust::Pressing,
+            (true, false) => Trust::Doubt,
+            (false, false) => Trust::Usual,
+        };
+        let found = ctx.stores.check(&owner, digest, address, sink, trust).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
             ctx.secrets.forget(&namespace, &sink.secret_ref.name);
         }
@@ -123,6 +154,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
     if let Some(table) = table {
         seen.store = table;
     }
+    Some(shared)
 }
 
 /// What a new secret may mend.

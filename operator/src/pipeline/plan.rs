@@ -12,9 +12,11 @@ use k8s_openapi::api::{
 
 use crate::drift::Repair;
 
-/// Writes in their order, then the status, then deletions, then events, then when to look again.
-#[derive(Debug, Clone, PartialEq)]
+/// Costs of pods, writes in their order, then the status, then deletions, then events, then when to look again.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Plan {
+    /// Pods and what it would cost to lose them, before some are removed.
+    pub costs: Vec<(String, String)>,
     /// Objects to write, in this order: what pods refer to comes before what makes pods.
     pub writes: Vec<(Object, Repair)>,
     /// The status to write, where it says something new.

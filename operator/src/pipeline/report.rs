@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use drover_crds::api::{Binding, Phase, Status};
+use drover_crds::api::{Binding, Phase, ScaleStatus, ScalingMode, Status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     plan::Notice,
-    pods,
+    pods, size,
     snapshot::{HubFacts, Snapshot},
 };
 use crate::{
     condition::{condition, find},
     names,
     problem::{External, Problem},
+    scaling::{self, Decision},
 };
 
 /// Numbers alone are written no more often than this.
@@ -90,6 +91,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         replicas: Some(seen.owned.deployments.iter().map(|d| pods::counts(d).replicas).sum()),
         selector: Some(names::selector(seen.name())),
         active_revision: rollout.active.clone(),
+        scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
             External::Fine(HubFacts { dead }) => Some(i64::from(dead)),
             _ => old.dead_letters,
@@ -111,7 +113,62 @@ fn both(old: &[Binding], new: &[Binding]) -> Vec<Binding> {
 }
 
 fn findings(seen: &Snapshot, rollout: &Rollout) -> Vec<Finding> {
-    vec![accepted(seen), hub_ready(seen), store_ready(seen), workers_ready(seen, rollout), progressing(rollout)]
+    let mut findings =
+        vec![accepted(seen), hub_ready(seen), store_ready(seen), workers_ready(seen, rollout), progressing(rollout)];
+    findings.extend(seen.scale.as_ref().map(sink_limited));
+    findings
+}
+
+fn sink_limited(decision: &Decision) -> Finding {
+    if decision.sink_limited {
+        let message =
+            "more workers have not made it faster: the sink is the limit; it is tried again from time to time";
+        Finding::new("SinkLimited", Some(true), "MoreReplicasDoNotHelp", message)
+    } else {
+        Finding::new("SinkLimited", Some(false), "NotLimited", "nothing tells that the sink is the limit")
+    }
+}
+
+/// What `status.scale` tells of a decision, or of why there is none to act on.
+fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
+    let (decision, pipeline) = (seen.scale.as_ref()?, seen.admitted.as_ref().ok()?);
+    let numbers = &decision.numbers;
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let (desired, reason) = match pipeline.scaling.mode {
+        _ if pipeline.suspend => (0, "Suspended"),
+        ScalingMode::Off => (pipeline.scaling.replicas, "Off"),
+        ScalingMode::Auto | ScalingMode::Recommend => (size::desired(decision), decision.reason.as_str()),
+    };
+    Some(ScaleStatus {
+        backlog: numbers.backlog.map(|n| count(u64::from(scaling::whole(n)))),
+        ready: numbers.ready.map(count),
+        unacked: numbers.unacked.map(count),
+        arrival_rate: numbers.arrival_rate.map(tenths),
+        rate_per_replica: numbers.rate_per_replica.map(tenths),
+        lag_seconds: numbers.lag.map(tenths),
+        desired,
+        reason: reason.to_owned(),
+    })
+}
+
+/// To a tenth, or to three digits where it is less: more would say nothing.
+fn tenths(number: f64) -> f64 {
+    let scale = if number.abs() < 10.0 { 1_000.0 } else { 10.0 };
+    (number * scale).round() / scale
+}
+
+/// A decision in one line.
+pub(super) fn why(decision: &Decision) -> String {
+    let numbers = &decision.numbers;
+    let told = [
+        numbers.arrival_rate.map(|n| format!("{n:.1}/s arrive")),
+        numbers.rate_per_replica.map(|n| format!("{n:.1}/s per replica")),
+        numbers.backlog.filter(|n| *n >= 0.5).map(|n| format!("backlog {n:.0}")),
+        numbers.lag.map(|n| format!("lag {n:.1} s")),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    let end = if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) };
+    format!("{}{end}", decision.reason.as_str())
 }
 
 fn accepted(seen: &Snapshot) -> Finding {
@@ -163,6 +220,10 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
         return match seen.owned.pods.len() {
             0 if suspended => finding(Some(true), "Suspended", "suspend is true: no workers".to_owned()),
             0 => finding(Some(true), "Running", "no workers are wanted".to_owned()),
+            // A load that has ended is no disturbance.
+            _ if !suspended && seen.admitted.as_ref().is_ok_and(|p| p.scaling.mode == ScalingMode::Auto) => {
+                finding(Some(true), "Running", "no workers are wanted; the last finish what they hold".to_owned())
+            }
             _ => finding(Some(false), "Stopping", "workers finish what they hold, and end".to_owned()),
         };
     }
@@ -260,7 +321,7 @@ pub(super) fn is_ready(status: &Status) -> bool {
 }
 
 /// Events for conditions that have changed, and for a revision that has taken over.
-pub(super) fn notices(old: &Status, new: &Status) -> Vec<Notice> {
+pub(super) fn notices(old: &Status, new: &Status, mode: ScalingMode) -> Vec<Notice> {
     let mut notices: Vec<Notice> =
         new.conditions.iter().filter_map(|c| notice(find(&old.conditions, &c.type_), c)).collect();
     if let Some(active) = new.active_revision.as_ref().filter(|a| old.active_revision.as_ref() != Some(a)) {
@@ -271,11 +332,27 @@ pub(super) fn notices(old: &Status, new: &Status) -> Vec<Notice> {
             note: format!("revision {active} consumes and is active"),
         });
     }
+    let recommended = |s: &Status| s.scale.as_ref().map(|s| s.desired);
+    if recommended(old) != recommended(new)
+        && let Some(scale) = &new.scale
+        && new.replicas != Some(scale.desired)
+        && mode == ScalingMode::Recommend
+    {
+        notices.push(Notice {
+            warning: false,
+            reason: "Recommended".to_owned(),
+            action: "Recommend",
+            note: format!("replicas {}: {}", scale.desired, scale.reason),
+        });
+    }
     notices
 }
 
 fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
     let told = matches!(&*new.type_, "Accepted" | "HubReady" | "StoreReady" | "WorkersReady");
+    if new.type_ == "SinkLimited" {
+        return limited(old, new);
+    }
     let changed = old.is_none_or(|o| (&o.status, &o.reason) != (&new.status, &new.reason));
     let bad = new.status == "False" && !matches!(&*new.reason, "Starting" | "Stopping" | "NotStarted");
     let mended = new.status == "True" && old.is_some_and(|o| o.status == "False");
@@ -287,16 +364,47 @@ fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
     })
 }
 
-/// A decision, a reason or a condition is written at once; numbers at most every 15 s, and only when one moved by a tenth.
+/// Here it is `True` that a person should look at.
+fn limited(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
+    let (was, is) = (old.is_some_and(|o| o.status == "True"), new.status == "True");
+    (was != is).then(|| Notice {
+        warning: is,
+        reason: if is { "SinkLimited" } else { "SinkNotLimited" }.to_owned(),
+        action: "Observe",
+        note: new.message.clone(),
+    })
+}
+
+/// What was decided and a condition are written at once; numbers, and a reason that changes nothing, at most every 15 s, and numbers
+/// only when one moved by a tenth.
 pub(super) fn must_write(old: &Status, new: &Status, age: Option<Duration>) -> bool {
-    let without_numbers = |s: &Status| Status { dead_letters: None, ..s.clone() };
     if without_numbers(old) != without_numbers(new) {
         return true;
     }
-    let (before, after) = (old.dead_letters, new.dead_letters);
-    let moved = match (before, after) {
-        (Some(a), Some(b)) => (a - b).abs() * 10 >= a.max(1),
-        _ => before != after,
-    };
-    moved && before != after && age.is_none_or(|a| a >= NUMBERS)
+    let reason = |s: &Status| s.scale.as_ref().map(|s| s.reason.clone());
+    let moved = numbers(old).iter().zip(numbers(new)).any(|(before, after)| match (*before, after) {
+        (Some(a), Some(b)) => (a - b).abs() * 10.0 >= a.abs().max(1.0) && (a - b).abs() > f64::EPSILON,
+        (a, b) => a.is_some() != b.is_some(),
+    });
+    (moved || reason(old) != reason(new)) && age.is_none_or(|a| a >= NUMBERS)
+}
+
+fn without_numbers(status: &Status) -> Status {
+    let desired = status.scale.as_ref().map(|s| ScaleStatus { desired: s.desired, ..ScaleStatus::default() });
+    Status { dead_letters: None, scale: desired, ..status.clone() }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "compared by tenths")]
+fn numbers(status: &Status) -> [Option<f64>; 7] {
+    let scale = status.scale.clone().unwrap_or_default();
+    let count = |n: Option<i64>| n.map(|n| n as f64);
+    [
+        count(status.dead_letters),
+        count(scale.backlog),
+        count(scale.ready),
+        count(scale.unacked),
+        scale.arrival_rate,
+        scale.rate_per_replica,
+        scale.lag_seconds,
+    ]
 }

@@ -14,7 +14,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::problem::{External, Problem};
+use crate::{
+    problem::{External, Problem},
+    scaling::Decision,
+};
 
 /// What was seen of a pipeline and of what belongs to it.
 #[derive(Debug, Clone)]
@@ -37,6 +40,8 @@ pub(super) struct Snapshot {
     pub owned: Owned,
     /// What its workers say of themselves.
     pub workers: Vec<Worker>,
+    /// How many workers there should be; `None` where it is not decided yet, and what runs stays.
+    pub scale: Option<Decision>,
     /// What the operator was installed with.
     pub install: Install,
 }

@@ -4,3 +4,4 @@ mod claims;
 mod model;
 mod properties;
 mod rendering;
+mod sizing;

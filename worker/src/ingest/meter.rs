@@ -25,6 +25,11 @@ use super::{clock, holds::Holds, status};
 /// an attempt may take.
 const STUCK: Duration = Duration::from_mins(1);
 
+/// A number of messages of one batch.
+fn real(messages: usize) -> f64 {
+    f64::from(u32::try_from(messages).unwrap_or(u32::MAX))
+}
+
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -68,7 +73,7 @@ pub(crate) struct Meter {
     pub(crate) unknown_fields: Counter,
     pub(crate) reconnects: Counter,
     pub(crate) batch_messages: Histogram,
-    pub(crate) batch_seconds: Histogram,
+    batch_seconds: Histogram,
     pub(crate) prefetch: Gauge,
     in_flight_gauge: Gauge,
     held_gauge: Gauge,
@@ -81,6 +86,7 @@ pub(crate) struct Meter {
     processed: AtomicU64,
     dead_lettered: AtomicU64,
     work: Mutex<Work>,
+    sums: Mutex<status::BatchSums>,
     started_seconds: u64,
 }
 
@@ -114,6 +120,7 @@ impl Meter {
             held: AtomicU64::new(0),
             processed: AtomicU64::new(0),
             dead_lettered: AtomicU64::new(0),
+            sums: Mutex::default(),
             work: Mutex::new(Work { batches: 0, since: now, busy: Duration::ZERO, progress: now }),
             started_seconds: u64::try_from(clock::today().as_second()).unwrap_or(0),
             registry: Registry::default(),
@@ -148,6 +155,31 @@ impl Meter {
 
     fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sums(&self) -> MutexGuard<'_, status::BatchSums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How large batches may be, and how many at the same time.
+    pub(crate) fn capacity(&self, full: usize, lanes: u16) {
+        let mut sums = self.sums();
+        (sums.full, sums.lanes) = (real(full), f64::from(lanes));
+    }
+
+    /// A batch was finished; where it has waited for the sink, that time tells nothing of what it costs.
+    pub(crate) fn batch(&self, messages: usize, took: Duration, waited: bool) {
+        let (messages, seconds) = (real(messages), took.as_secs_f64());
+        self.batch_seconds.observe(seconds);
+        if waited {
+            return;
+        }
+        let mut sums = self.sums();
+        sums.count += 1.0;
+        sums.messages += messages;
+        sums.seconds += seconds;
+        sums.messages_seconds += messages * seconds;
+        sums.messages_squared += messages * messages;
     }
 
     /// A batch goes to work, for the first time or after a wait.
@@ -234,6 +266,7 @@ impl Meter {
             processed: self.processed.load(Relaxed),
             dead_lettered: self.dead_lettered.load(Relaxed),
             started_seconds: self.started_seconds,
+            batches: Some(*self.sums()),
         }
     }
 

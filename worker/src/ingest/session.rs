@@ -238,13 +238,18 @@ impl<'c> Session<'c> {
     /// Messages of a full batch. Where the sink is quick two batches use up the credit, one filled while the other is written;
     /// where it is slow, so many as may run at once.
     fn share(&self) -> usize {
+        usize::from(self.intake.prefetch().div_ceil(self.parts())).clamp(1, MAX_BATCH)
+    }
+
+    /// Full batches that use up the credit.
+    fn parts(&self) -> u16 {
         let concurrency = self.crew.limits.concurrency;
-        let parts = if self.batch_time > SLOW { concurrency } else { concurrency.min(2) };
-        usize::from(self.intake.prefetch().div_ceil(parts)).clamp(1, MAX_BATCH)
+        if self.batch_time > SLOW { concurrency } else { concurrency.min(2) }
     }
 
     fn next_batch(&mut self) -> Vec<Delivery> {
         let (most, mut bytes, mut batch) = (self.share(), 0, Vec::new());
+        self.crew.context.meter.capacity(most, self.parts());
         while let Some(delivery) = self.held.front() {
             bytes += delivery.data.len();
             if batch.len() == most || (bytes > MAX_BATCH_BYTES && !batch.is_empty()) {

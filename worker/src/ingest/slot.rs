@@ -54,6 +54,8 @@ pub(crate) struct Slot {
     pub(crate) finished: UnboundedSender<Finished>,
     pub(crate) surrender: CancellationToken,
     pub(crate) backoff: Backoff,
+    /// It has waited for the sink.
+    pub(crate) waited: bool,
 }
 
 /// It was asked to surrender.
@@ -90,7 +92,7 @@ impl Slot {
         let now = clock::now();
         context.meter.rests(now);
         if end.is_ok() {
-            context.meter.batch_seconds.observe(now.duration_since(started).as_secs_f64());
+            context.meter.batch(batch.len(), now.duration_since(started), self.waited);
         }
         SlotEnd { slot: self.number, writer: self.writer, left: course.left(batch), took: now.duration_since(started) }
     }
@@ -300,6 +302,7 @@ impl Slot {
     /// Waits a while, or until another slot goes on.
     async fn hold(&mut self, stage: &'static str, reason: &str, message: &str) -> Result<(), Surrendered> {
         let context = Arc::clone(&self.context);
+        self.waited = true;
         context.holds.enter(self.number, stage, reason, message, clock::now());
         context.meter.rests(clock::now());
         let left = context.holds.left();

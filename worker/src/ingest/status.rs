@@ -26,6 +26,29 @@ pub struct WorkerStatus {
     pub dead_lettered: u64,
     /// When the process started, in seconds since 1970.
     pub started_seconds: u64,
+    /// Sums over its batches; older workers do not tell them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batches: Option<BatchSums>,
+}
+
+/// Sums over the batches that were finished without a wait for the sink. What a batch costs is fitted from them as a + b·messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchSums {
+    /// Batches.
+    pub count: f64,
+    /// Messages.
+    pub messages: f64,
+    /// Seconds that each took.
+    pub seconds: f64,
+    /// Messages times seconds of each.
+    pub messages_seconds: f64,
+    /// Messages of each, squared.
+    pub messages_squared: f64,
+    /// Most messages of a batch.
+    pub full: f64,
+    /// Batches at the same time.
+    pub lanes: f64,
 }
 
 /// Why a worker holds.

@@ -1,6 +1,6 @@
 //! What is promised of decisions, one claim a test.
 
-use drover_crds::api::{Phase, ScalingSpec};
+use drover_crds::api::Phase;
 use serde_json::json;
 
 use super::model::{World, holding, spec};
@@ -10,11 +10,11 @@ use crate::{
     problem::{External, Problem},
 };
 
-fn reason(world: &World, type_: &str) -> String {
+pub(super) fn reason(world: &World, type_: &str) -> String {
     find(&world.status().conditions, type_).map(|c| format!("{} {}", c.status, c.reason)).unwrap_or_default()
 }
 
-fn running() -> World {
+pub(super) fn running() -> World {
     let mut world = World::new(spec());
     world.converge();
     world
@@ -161,7 +161,7 @@ fn a_revision_that_cannot_start_is_told_and_the_old_one_goes_on() {
 fn scaling_makes_no_revision_and_a_persons_spec_is_not_written() {
     let mut world = running();
     let before = world.deployments();
-    world.edit(|s| s.scaling = Some(ScalingSpec { replicas: Some(5) }));
+    world.edit(|s| s.scaling.get_or_insert_default().replicas = Some(5));
     world.step();
     assert_eq!(world.deployments(), before);
     assert_eq!(world.replicas(&before[0]), 5);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drover_crds::api::{IngestPipeline, IngestPipelineSpec, Status};
+use drover_crds::api::{IngestPipeline, IngestPipelineSpec, ScalingMode, Status};
 use drover_worker::status::{HoldingStatus, WorkerStatus};
 use k8s_openapi::{
     api::{
@@ -17,12 +17,14 @@ use serde_json::{Value, json};
 use super::super::{
     decide::decide,
     plan::{Doomed, Object, Plan},
+    size,
     snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
 };
 use crate::{
     names,
     pipeline::admit,
     problem::{External, Problem},
+    scaling::{Decision, Reason},
 };
 
 /// The world that a pipeline lives in.
@@ -36,6 +38,7 @@ pub(super) struct World {
     pub workers: Vec<Worker>,
     pub clock: Timestamp,
     pub status_age: Option<Duration>,
+    pub scale: Option<Decision>,
 }
 
 pub(super) fn spec() -> Value {
@@ -43,6 +46,7 @@ pub(super) fn spec() -> Value {
         "hub": {"secretRef": {"name": "hub"}},
         "source": {"queue": "q", "bindings": [{"exchange": "amq.topic", "routingKey": "devices.#"}]},
         "sink": {"postgres": {"secretRef": {"name": "warehouse"}, "table": "t", "idColumn": "id"}},
+        "scaling": {"mode": "Off"},
     })
 }
 
@@ -68,7 +72,14 @@ impl World {
             workers: Vec::new(),
             clock: "2026-01-01T00:00:00Z".parse().unwrap(),
             status_age: None,
+            scale: None,
         }
+    }
+
+    /// So many workers were decided on; `mode` becomes Auto.
+    pub(super) fn decided(&mut self, desired: u32) {
+        self.object.spec.scaling.get_or_insert_default().mode = Some(ScalingMode::Auto);
+        self.scale = Some(Decision { desired, reason: Reason::Load, ..Decision::default() });
     }
 
     /// Changes the spec, as a person would.
@@ -88,6 +99,7 @@ impl World {
             store: self.store.clone(),
             owned: self.owned.clone(),
             workers: self.workers.clone(),
+            scale: self.scale,
             install: Install {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
                 pull_policy: "IfNotPresent".to_owned(),
@@ -197,6 +209,11 @@ impl World {
         found.and_then(|d| d.spec.as_ref()?.replicas).unwrap_or(0)
     }
 
+    /// Pods that the largest revision asks for.
+    pub(super) fn asked(&self) -> i32 {
+        size::running(&self.owned)
+    }
+
     /// Pods that consume, over all revisions that are not told to end.
     pub(super) fn consuming(&self) -> i32 {
         let live = self.owned.deployments.iter().filter(|d| d.metadata.deletion_timestamp.is_none());
@@ -222,6 +239,21 @@ impl World {
 
     pub(super) fn hub_fails(&mut self) {
         self.hub = External::Problem(Problem::new("Unreachable", "hub: no answer"));
+    }
+
+    /// A pod of a Deployment runs and has so many messages in hand.
+    pub(super) fn pod_works(&mut self, deployment: &str, name: &str, in_flight: u64) {
+        let revision = deployment.rsplit('-').next().unwrap();
+        self.owned.pods.push(Arc::new(Pod {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                labels: Some(names::revision_labels("p", revision)),
+                ..ObjectMeta::default()
+            },
+            ..Pod::default()
+        }));
+        let status = WorkerStatus { holding: None, in_flight, ..holding("").status.unwrap() };
+        self.workers.push(Worker { pod: name.to_owned(), status: Some(status) });
     }
 
     /// A pod of a Deployment waits for a reason.
@@ -261,6 +293,7 @@ pub(super) fn holding(reason: &str) -> Worker {
             processed: 0,
             dead_lettered: 0,
             started_seconds: 0,
+            batches: None,
         }),
     }
 }

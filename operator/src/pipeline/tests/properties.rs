@@ -1,9 +1,10 @@
 //! Properties of decisions over random histories: stability, convergence, safety, determinism, and an operator that dies anywhere.
 
-use drover_crds::api::ScalingSpec;
+use drover_crds::api::ScalingMode;
 use proptest::prelude::*;
 
 use super::model::{World, spec};
+use crate::scaling::Decision;
 
 /// Something that happens.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ enum Event {
     HubComes,
     SomebodyDeletes(usize),
     SecretRotates(u8),
+    Mode(ScalingMode),
+    Decided(Option<u32>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -33,6 +36,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::HubComes),
         1 => (0_usize..2).prop_map(Event::SomebodyDeletes),
         1 => (0_u8..2).prop_map(Event::SecretRotates),
+        1 => prop_oneof![Just(ScalingMode::Auto), Just(ScalingMode::Recommend), Just(ScalingMode::Off)].prop_map(Event::Mode),
+        2 => prop::option::of(0_u32..6).prop_map(Event::Decided),
     ]
 }
 
@@ -47,7 +52,9 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::PodsSettle => world.settle(),
         Event::Prefetch(n) => world.edit(|s| s.source.prefetch = Some(*n)),
-        Event::Replicas(n) => world.edit(|s| s.scaling = Some(ScalingSpec { replicas: Some(*n) })),
+        Event::Replicas(n) => world.edit(|s| s.scaling.get_or_insert_default().replicas = Some(*n)),
+        Event::Mode(mode) => world.edit(|s| s.scaling.get_or_insert_default().mode = Some(*mode)),
+        Event::Decided(n) => world.scale = n.map(|desired| Decision { desired, ..Decision::default() }),
         Event::Suspend(on) => world.edit(|s| s.suspend = Some(*on)),
         Event::HubGoes => world.hub_fails(),
         Event::HubComes => world.hub = World::new(spec()).hub,
@@ -62,9 +69,13 @@ fn happen(world: &mut World, event: &Event) {
 }
 
 fn wanted(world: &World) -> i32 {
-    let spec = &world.object.spec;
-    let replicas = spec.scaling.as_ref().and_then(|s| s.replicas).unwrap_or(1);
-    if spec.suspend == Some(true) { 0 } else { replicas }
+    let scaling = world.object.spec.scaling.clone().unwrap_or_default();
+    match (world.object.spec.suspend, scaling.mode.unwrap_or_default(), world.scale) {
+        (Some(true), ..) => 0,
+        (_, ScalingMode::Off | ScalingMode::Recommend, _) => scaling.replicas.unwrap_or(1),
+        (_, ScalingMode::Auto, Some(decision)) => i32::try_from(decision.desired).unwrap(),
+        (_, ScalingMode::Auto, None) => world.asked(),
+    }
 }
 
 proptest! {

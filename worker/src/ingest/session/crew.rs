@@ -58,6 +58,7 @@ impl Crew {
             finished,
             surrender: self.surrender.clone(),
             backoff: Backoff::default(),
+            waited: false,
         }
     }
 

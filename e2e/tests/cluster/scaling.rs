@@ -1,0 +1,147 @@
+//! How many workers run follows from what waits in the hub.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use drover_crds::api::IngestPipeline;
+use drover_e2e::cluster::is_ready;
+use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest};
+use drover_e2e::trial::{Trial, lone_trial, trial};
+use drover_e2e::until::{throughout, until};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+/// A cooldown of five seconds, the shortest that may be, and what else is given.
+fn scaled(more: &Value) -> Value {
+    let mut pipeline = manifest(NAME);
+    let scaling = &mut pipeline["spec"]["scaling"];
+    *scaling = json!({ "mode": "Auto", "cooldownSeconds": 5 });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        scaling[field] = value.clone();
+    }
+    pipeline
+}
+
+async fn desired(t: &Trial) -> Result<(i32, String)> {
+    let status = t.api::<IngestPipeline>().get(NAME).await?.status.unwrap_or_default();
+    let scale = status.scale.context("no status.scale")?;
+    Ok((scale.desired, scale.reason))
+}
+
+/// Waits until so many workers run, all of them ready.
+async fn workers(t: &Trial, expected: Duration, wanted: usize) -> Result<()> {
+    until(expected, async || {
+        let pods = t.workers(NAME).await?;
+        let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+        ensure!((pods.len(), ready) == (wanted, wanted), "{ready} of {} pods are ready, not {wanted}", pods.len());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_pipeline_starts_from_zero_with_the_first_message_and_goes_back_to_zero() -> Result<()> {
+    trial("zero", async |t| {
+        t.telemetry_as(&scaled(&json!({}))).await?;
+        workers(t, READY, 0).await?;
+        t.publish(0..1).await?;
+        t.rows(FLOW, 0..1).await?;
+        workers(t, SEEN, 0).await?;
+        t.publish(1..200).await?;
+        t.rows(FLOW, 0..200).await?;
+        workers(t, SEEN, 0).await?;
+        t.no_dead_letters().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_runs_stays_while_the_hub_does_not_answer() -> Result<()> {
+    lone_trial("blind", async |t| {
+        t.telemetry_as(&scaled(&json!({ "minReplicas": 0 }))).await?;
+        t.publish(0..50).await?;
+        t.rows(FLOW, 0..50).await?;
+        // The same to the operator as a hub that is gone: it may no longer look.
+        t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "scaling": { "minReplicas": 2 } } })).await?;
+        workers(t, READY, 2).await?;
+        t.hub.permit("^$", ".*", ".*").await?;
+        t.merge::<IngestPipeline>(
+            NAME,
+            &json!({ "spec": { "scaling": { "minReplicas": 0, "cooldownSeconds": 600 } } }),
+        )
+        .await?;
+        throughout(Duration::from_secs(10), async || {
+            ensure!(t.workers(NAME).await?.len() == 2, "workers were removed");
+            Ok(())
+        })
+        .await?;
+        t.hub.permit(".*", ".*", ".*").await?;
+        t.stands(NAME, SEEN, "HubReady", "True", None).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn recommend_reports_and_changes_nothing() -> Result<()> {
+    trial("recommend", async |t| {
+        t.telemetry_as(&scaled(&json!({ "mode": "Recommend", "replicas": 2 }))).await?;
+        workers(t, READY, 2).await?;
+        until(SEEN, async || {
+            let (desired, reason) = desired(t).await?;
+            ensure!((desired, reason.as_str()) == (0, "Idle"), "{desired} {reason}");
+            Ok(())
+        })
+        .await?;
+        workers(t, READY, 2).await
+    })
+    .await
+}
+
+/// Messages of a minute each: three workers have one, seven have none.
+#[tokio::test]
+async fn busy_workers_survive_a_scale_down() -> Result<()> {
+    trial("spared", async |t| {
+        let mut pipeline = scaled(&json!({ "minReplicas": 10, "maxReplicas": 10 }));
+        pipeline["spec"]["worker"] = json!({ "concurrency": 1 });
+        pipeline["spec"]["source"]["prefetch"] = json!(1);
+        t.telemetry_as(&pipeline).await?;
+        let slow = "create function slow() returns trigger language plpgsql as \
+                    $$ begin perform pg_sleep(20); return new; end $$";
+        t.store.admin.run(slow).await?;
+        let trigger = format!("create trigger slow before insert on {NAME} for each row execute function slow()");
+        t.store.admin.run(&trigger).await?;
+        workers(t, READY * 2, 10).await?;
+        t.publish(0..3).await?;
+        until(FLOW, async || {
+            ensure!(t.hub.ready(NAME).await? == 0, "not all are taken");
+            Ok(())
+        })
+        .await?;
+        let scaling = json!({ "spec": { "scaling": { "minReplicas": 0 } } });
+        t.merge::<IngestPipeline>(NAME, &scaling).await?;
+        workers(t, SEEN, 3).await?;
+        let busy: Vec<String> = t.workers(NAME).await?.iter().map(ResourceExt::name_any).collect();
+        t.rows(READY * 4, 0..3).await?;
+        ensure!(busy.len() == 3 && t.hub.redelivered(NAME).await? == 0, "a busy worker was removed");
+        t.no_dead_letters().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_sink_limit_says_nothing_where_there_is_none() -> Result<()> {
+    trial("limit", async |t| {
+        t.telemetry_as(&scaled(&json!({}))).await?;
+        t.publish(0..20).await?;
+        t.rows(FLOW, 0..20).await?;
+        t.awaits(NAME, SEEN, |pipeline: &IngestPipeline| {
+            let found = condition(pipeline, "SinkLimited").context("no condition")?;
+            ensure!(found.status == "False", "{}", found.message);
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,4 @@
+//! Claims and properties of decisions.
+
+mod claims;
+mod properties;
