@@ -86,10 +86,10 @@ async fn nothing_is_written(t: &Trial, span: Duration) -> Result<()> {
     t.publish(0..10).await?;
     t.rows(FLOW, 0..10).await?;
     let operator = operator::namespace(&t.client);
-    // What the start has set in motion comes to rest first: as long unchanged as the operator takes to look again.
+    // What the start has set in motion comes to rest first: as long unchanged as the operator takes to write numbers again.
     let settled = async || anyhow::Ok((versions(t).await?, versions(&operator).await?, writes(t).await?));
     let mut before = settled().await?;
-    let rest = Duration::from_secs(6);
+    let rest = Duration::from_secs(18);
     drover_e2e::until::within(Duration::from_mins(2), async || {
         let start = before.clone();
         let still = throughout(rest, async || {
