@@ -1,9 +1,10 @@
 //! Benchmarks: which there are, how each is run, and where its figures go.
 
+pub mod cargo;
 pub mod footprint;
+pub mod from_zero;
 pub mod pod_start;
 pub mod report;
-pub mod worker;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -17,13 +18,18 @@ pub enum Bench {
     DecodeAndWindow,
     /// From a pod's creation to its consumer.
     PodStart,
+    /// From the first message to its row, where nothing runs.
+    FromZero,
+    /// A load replayed against rules for replicas.
+    LoadTrace,
     /// Memory and images.
     Footprint,
 }
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 4] = [Self::Drain, Self::DecodeAndWindow, Self::PodStart, Self::Footprint];
+    pub const ALL: [Self; 6] =
+        [Self::Drain, Self::DecodeAndWindow, Self::PodStart, Self::FromZero, Self::LoadTrace, Self::Footprint];
 
     /// Its name, as on the command line.
     #[must_use]
@@ -32,6 +38,8 @@ impl Bench {
             Self::Drain => "drain",
             Self::DecodeAndWindow => "decode and window",
             Self::PodStart => "pod start",
+            Self::FromZero => "from zero",
+            Self::LoadTrace => "load trace",
             Self::Footprint => "footprint",
         }
     }
@@ -46,9 +54,11 @@ impl Bench {
     /// Runs it.
     pub async fn run(self) -> Result<Outcome> {
         match self {
-            Self::Drain => worker::run("drain").await,
-            Self::DecodeAndWindow => worker::run("decode_and_window").await,
+            Self::Drain => cargo::run("drover-worker", "drain").await,
+            Self::DecodeAndWindow => cargo::run("drover-worker", "decode_and_window").await,
             Self::PodStart => pod_start::run().await,
+            Self::FromZero => from_zero::run().await,
+            Self::LoadTrace => cargo::run("drover-operator", "load_trace").await,
             Self::Footprint => footprint::run().await,
         }
     }
