@@ -3,11 +3,16 @@
 pub mod cargo;
 pub mod footprint;
 pub mod from_zero;
+pub mod live_trace;
 pub mod pod_start;
 pub mod report;
+pub mod slow_messages;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::pipeline::NAME;
+use crate::trial::Trial;
 
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +27,26 @@ pub enum Bench {
     FromZero,
     /// A load replayed against rules for replicas.
     LoadTrace,
+    /// The same, shortened, on the cluster.
+    LiveTrace,
+    /// Few messages that take long, where nothing runs.
+    SlowMessages,
     /// Memory and images.
     Footprint,
 }
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 6] =
-        [Self::Drain, Self::DecodeAndWindow, Self::PodStart, Self::FromZero, Self::LoadTrace, Self::Footprint];
+    pub const ALL: [Self; 8] = [
+        Self::Drain,
+        Self::DecodeAndWindow,
+        Self::PodStart,
+        Self::FromZero,
+        Self::LoadTrace,
+        Self::LiveTrace,
+        Self::SlowMessages,
+        Self::Footprint,
+    ];
 
     /// Its name, as on the command line.
     #[must_use]
@@ -40,6 +57,8 @@ impl Bench {
             Self::PodStart => "pod start",
             Self::FromZero => "from zero",
             Self::LoadTrace => "load trace",
+            Self::LiveTrace => "load trace on the cluster",
+            Self::SlowMessages => "slow messages",
             Self::Footprint => "footprint",
         }
     }
@@ -59,6 +78,8 @@ impl Bench {
             Self::PodStart => pod_start::run().await,
             Self::FromZero => from_zero::run().await,
             Self::LoadTrace => cargo::run("drover-operator", "load_trace").await,
+            Self::LiveTrace => live_trace::run().await,
+            Self::SlowMessages => slow_messages::run().await,
             Self::Footprint => footprint::run().await,
         }
     }
@@ -96,6 +117,18 @@ pub struct Figure {
     pub aim: String,
     /// It is.
     pub met: bool,
+}
+
+/// Each row takes so long to write from now on.
+async fn slow(t: &Trial, seconds: f64) -> Result<()> {
+    let function = format!(
+        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return new; end $$"
+    );
+    t.store.owner.run(&function).await?;
+    t.store
+        .owner
+        .run(&format!("create trigger slow before insert on {NAME} for each row execute function slow()"))
+        .await
 }
 
 /// The value in the middle; the lower one of an even number. Zero of none.
