@@ -76,8 +76,8 @@ argocd: ## Write docs/examples/argocd/argocd-cm.yaml from the scripts beside it
 	@$(call timed,e2e/chart/write.sh argocd)
 
 .PHONY: reference
-reference: ## Write docs/src/reference.md from crds/*.yaml
-	@$(call timed,e2e/chart/write.sh reference)
+reference: ## Write the reference and the list of metrics in docs/src from the schema and the sources
+	@$(call timed,e2e/chart/write.sh reference metrics)
 
 .PHONY: dist
 dist: ## A release in dist/: chart, CRDs, binaries, SBOMs, checksums (CHART_REGISTRY=oci://… pushes the chart)

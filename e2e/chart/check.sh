@@ -113,12 +113,13 @@ check "chart: kubeconform, strict" chart_conforms
 check "chart: checkov" security
 check "chart: a package renders" package
 check "alerts: promtool" alerts
-check "metrics: names are those of the sources" python3 e2e/chart/metrics.py names charts/drover/files/{alerts.yaml,dashboard.json}
+check "metrics: names are those of the sources" python3 e2e/chart/metrics.py names charts/drover/files/{alerts.yaml,dashboard.json} docs/src/runbook.md
 check "dashboard: Prometheus answers" python3 e2e/chart/metrics.py answers charts/drover/files/dashboard.json
 check "Argo CD: scripts" python3 e2e/chart/argocd.py test
 check "Argo CD: argocd-cm.yaml is current" python3 e2e/chart/argocd.py check
 check "Kustomize: overlays" overlays
 check "docs: reference.md is current" python3 e2e/chart/reference.py check
+check "docs: metrics.md is current" python3 e2e/chart/metrics.py check
 check "docs: blocks, objects, links, alerts" pages
 check "shellcheck" shell_scripts
 echo "test result: $([ "$failed" = 0 ] && echo ok || echo FAILED). $passed passed; $failed failed"

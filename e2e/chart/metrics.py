@@ -1,5 +1,7 @@
 """What the metrics are, read from the Rust sources: their names, types and labels.
 
+metrics.py write                writes docs/src/metrics.md
+metrics.py check                fails where docs/src/metrics.md is not what `write` makes
 metrics.py names FILE…          fails where a file speaks of a metric that no source registers
 metrics.py answers DASHBOARD…   a real Prometheus scrapes an exposition made from the sources and must answer every expression
 """
@@ -19,12 +21,33 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 SOURCES = [REPO / "operator/src/metrics.rs", REPO / "worker/src/ingest/meter.rs"]
 REGISTER = re.compile(
-    r'register(?:_with_unit)?\(\s*"(\w+)",\s*(?:"[^"]*"|\w+),\s*(?:Unit::(\w+),\s*)?&?\w+(?:\.\w+)*?\.(\w+)\.clone\(\)'
+    r'register(?:_with_unit)?\(\s*"(\w+)",\s*("[^"]*"|\w+),\s*(?:Unit::(\w+),\s*)?&?\w+(?:\.\w+)*?\.(\w+)\.clone\(\)'
 )
 FIELD = re.compile(r"(\w+): (?:Family<(\w+), )?(Counter|Gauge|Number|Histogram)\b")
 # What a label says in the exposition; the workers' namespace, name and revision are Prometheus' to add.
 VALUES = {"namespace": "iot", "name": "telemetry", "outcome": "written", "stage": "sink", "reason": "IdReused",
           "kind": "Deployment", "verb": "apply"}
+PAGE = REPO / "docs/src/metrics.md"
+HEAD = """# Metrics
+
+Made from the sources by `make reference`. Operator and workers answer at `/metrics` on port 8080, as OpenMetrics. A histogram has `_bucket`, `_sum` and `_count`.
+
+With the Prometheus operator, the chart brings what reads them, alerts and a dashboard: `metrics.serviceMonitor`, `metrics.podMonitor`, `metrics.rules` and
+`metrics.dashboard` in [its values](https://github.com/drover-dev/drover/blob/main/charts/drover/README.md#values). Without it, `charts/drover/files/alerts.yaml` is a rule file
+and `charts/drover/files/dashboard.json` can be imported into Grafana. Three things to know:
+
+- Workers let in the operator, and namespaces with the label `drover.dev/metrics: allowed`.
+- The operator's metrics name an object by `namespace` and `name`. Keep those labels as they are (`honor_labels: true`), or Prometheus puts the operator's own namespace
+  in their place.
+- A worker does not name its object. The chart's PodMonitor adds `name` and `revision` from the pod's labels `drover.dev/pipeline` and `drover.dev/revision`; the dashboard and
+  the alerts rely on that.
+
+What a pipeline has cost, in worker hours of the last 30 days, for charging back:
+
+```promql
+sum by (namespace, name) (increase(drover_operator_replica_time_seconds_total[30d])) / 3600
+```
+"""
 STARTS_WITHIN = 60  # seconds until every expression must have an answer
 
 
@@ -35,7 +58,7 @@ def labels(source):
 
 
 def registered():
-    """Every metric: name, type and labels."""
+    """Every metric: name, type, labels and what it tells."""
     for path in SOURCES:
         source = path.read_text()
         prefix = re.search(r'with_prefix\("(\w+)"\)', source).group(1)
@@ -44,10 +67,12 @@ def registered():
         entries = REGISTER.findall(source)
         if len(entries) != len(re.findall(r"\bregister(?:_with_unit)?\(\s*\"", source)):
             raise SystemExit(f"{path}: a metric is registered in a form that is not understood here")
-        for name, unit, field in entries:
+        for name, told, unit, field in entries:
             family, kind = fields[field]
             full = f"{prefix}_{name}" + (f"_{unit.lower()}" if unit else "")
-            yield full, kind, sets.get(family, [])
+            if not told.startswith('"'):
+                told = re.search(rf'let {told} = ("[^"]*");', source).group(1)
+            yield full, kind, sets.get(family, []), told.strip('"')
 
 
 def series(name, kind):
@@ -59,9 +84,31 @@ def series(name, kind):
     return {name}
 
 
+def page():
+    lines = [HEAD]
+    for title, prefix in (("The operator", "drover_operator"), ("A worker", "drover_worker")):
+        lines.append(f"\n## {title}\n\n| metric | type | labels | what |\n| --- | --- | --- | --- |\n")
+        for name, kind, keys, told in registered():
+            if name.startswith(prefix):
+                shown = f"{name}_total" if kind == "Counter" else name
+                shape = {"Number": "gauge"}.get(kind, kind.lower())
+                lines.append(f"| `{shown}` | {shape} | {', '.join(f'`{key}`' for key in keys)} | {told} |\n")
+    return "".join(lines)
+
+
+def write(_):
+    PAGE.write_text(page())
+
+
+def check(_):
+    if not PAGE.exists() or PAGE.read_text() != page():
+        raise SystemExit(f"{PAGE} does not tell the metrics as they are: make reference")
+    print("metrics.md is current")
+
+
 def names(files):
     """Names in files that no source registers."""
-    known = {one for name, kind, _ in registered() for one in series(name, kind)}
+    known = {one for name, kind, _, _ in registered() for one in series(name, kind)}
     unknown = []
     for file in files:
         for name in sorted(set(re.findall(r"\bdrover_(?:operator|worker)_[a-z_]+[a-z]\b", Path(file).read_text()))):
@@ -75,7 +122,7 @@ def names(files):
 def exposition(prefix, tick):
     """The text of /metrics: counters grow with each look."""
     lines = []
-    for name, kind, keys in registered():
+    for name, kind, keys, _ in registered():
         if not name.startswith(prefix):
             continue
         inner = ",".join(f'{key}="{VALUES[key]}"' for key in keys)
@@ -170,4 +217,4 @@ def answers(files):
 
 
 if __name__ == "__main__":
-    {"names": names, "answers": answers}[sys.argv[1]](sys.argv[2:])
+    {"write": write, "check": check, "names": names, "answers": answers}[sys.argv[1]](sys.argv[2:])
