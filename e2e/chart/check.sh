@@ -122,5 +122,5 @@ check "docs: reference.md is current" python3 e2e/chart/reference.py check
 check "docs: metrics.md is current" python3 e2e/chart/metrics.py check
 check "docs: blocks, objects, links, alerts" pages
 check "shellcheck" shell_scripts
-echo "test result: $([ "$failed" = 0 ] && echo ok || echo FAILED). $passed passed; $failed failed"
+echo "test result: $([ "$failed" = 0 ] && echo ok || echo FAILED). $passed passed; $failed failed; 0 ignored"
 [ "$failed" = 0 ]

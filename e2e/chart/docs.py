@@ -1,6 +1,6 @@
 """Code in the documentation, and what it says of other files. Links between pages are tested with the API (crds/tests/docs.rs).
 
-docs.py OUT   parses every block, writes the Kubernetes objects of pages and examples to OUT for kubeconform, and checks
+docs.py OUT   parses every block, compares those that quote an example with it, writes the Kubernetes objects of pages and examples to OUT for kubeconform, and checks
               links to files of this repository, that each alert is in the runbook, and that reasons named elsewhere exist
 """
 
@@ -75,6 +75,16 @@ def objects(out):
     return count
 
 
+def same_as_files():
+    """A block that is said to be from a file is that file, comments apart."""
+    for page in pages():
+        quoted = re.findall(r"from `(docs/examples/[^`]+)`[^`]*?\n```\w+\n(.*?)```", page.read_text(), re.S)
+        for name, code in quoted:
+            plain = [line for line in (REPO / name).read_text().splitlines() if not line.startswith(("#", "--"))]
+            if code.splitlines() != plain:
+                problems.append(f"{page.relative_to(REPO)}: the block from {name} is not that file")
+
+
 def told():
     """What other files speak of is in the pages."""
     runbook = (REPO / "docs/src/runbook.md").read_text()
@@ -104,6 +114,7 @@ def main(out):
         for link in re.findall(r"\]\((https:[^)\s]+)\)", text):
             own_link(page.relative_to(REPO), link)
     told()
+    same_as_files()
     count = objects(out)
     if problems:
         raise SystemExit("\n".join(problems))
