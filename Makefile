@@ -33,11 +33,11 @@ cluster-down: ## Take the cluster away, with the services in its network
 
 .PHONY: test
 test: ## Every test but the slow ones (KEEP=1 leaves the cluster up)
-	@e2e/test.sh lint pure chart hub cluster
+	@e2e/test.sh lint pure hub chart cluster
 
 .PHONY: test-full
 test-full: ## Every test, the slow ones too
-	@FULL=1 e2e/test.sh lint pure chart hub cluster
+	@FULL=1 e2e/test.sh lint pure hub chart cluster
 
 .PHONY: test-pure
 test-pure: ## Tests that need nothing

@@ -38,11 +38,23 @@ schemas() {
     prometheus=$(module github.com/prometheus-operator/prometheus-operator "$PROMETHEUS_OPERATOR_VERSION")/example/prometheus-operator-crd
     argocd=$(module github.com/argoproj/argo-cd/v3 "$ARGOCD_VERSION")/manifests/crds
     rm -rf "$SCHEMAS.new"
-    # What this version's API server answers at /openapi/v3.
+    # What this version's API server answers at /openapi/v3, but for the values of enums.
     python3 e2e/chart/schemas.py "$SCHEMAS.new" openapi "$kubernetes"/api/openapi-spec/v3/*.json
     python3 e2e/chart/schemas.py "$SCHEMAS.new" crds crds/*.yaml "$argocd"/application{,set}-crd.yaml \
         "$prometheus"/monitoring.coreos.com_{podmonitors,servicemonitors,prometheusrules}.yaml
     mv "$SCHEMAS.new" "$SCHEMAS"
+}
+
+cluster_is_up() { [ -e "$NODE/kubeconfig" ] && kubectl --kubeconfig "$NODE/kubeconfig" get --raw /version --request-timeout 3s > /dev/null 2>&1; }
+
+# live_schemas: what a running API server says of the groups that manifests here use, in place of what its sources say.
+live_schemas() {
+    local group
+    cp -r "$SCHEMAS" "$scratch/schemas"
+    for group in api/v1 apis/{apps,batch,policy,apiextensions.k8s.io,networking.k8s.io,rbac.authorization.k8s.io}/v1; do
+        kubectl --kubeconfig "$NODE/kubeconfig" get --raw "/openapi/v3/$group" --request-timeout 30s > "$scratch/openapi-${group//\//-}.json"
+    done
+    python3 e2e/chart/schemas.py "$scratch/schemas" openapi "$scratch"/openapi-*.json
 }
 
 conform() { kubeconform -strict -summary -schema-location "$SCHEMAS/{{.ResourceKind}}{{.KindSuffix}}.json" "$@"; }
@@ -107,6 +119,11 @@ need_packages promtool=prometheus prometheus=prometheus lua5.1=lua5.1 shellcheck
 "$REPO/e2e/cluster/build.sh" clients
 python_ready
 [ -d "$SCHEMAS" ] || step "schemas of Kubernetes and of others" schemas
+
+if cluster_is_up; then
+    step "schemas of the API server that runs" live_schemas
+    SCHEMAS=$scratch/schemas
+fi
 
 step "render every values example" render
 check "chart: kubeconform, strict" chart_conforms
