@@ -1,12 +1,18 @@
 //! Benchmarks: which there are, how each is run, and where its figures go.
 
+pub mod cargo;
 pub mod footprint;
+pub mod from_zero;
+pub mod live_trace;
 pub mod pod_start;
 pub mod report;
-pub mod worker;
+pub mod slow_messages;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::pipeline::NAME;
+use crate::trial::Trial;
 
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,13 +23,30 @@ pub enum Bench {
     DecodeAndWindow,
     /// From a pod's creation to its consumer.
     PodStart,
+    /// From the first message to its row, where nothing runs.
+    FromZero,
+    /// A load replayed against rules for replicas.
+    LoadTrace,
+    /// The same, shortened, on the cluster.
+    LiveTrace,
+    /// Few messages that take long, where nothing runs.
+    SlowMessages,
     /// Memory and images.
     Footprint,
 }
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 4] = [Self::Drain, Self::DecodeAndWindow, Self::PodStart, Self::Footprint];
+    pub const ALL: [Self; 8] = [
+        Self::Drain,
+        Self::DecodeAndWindow,
+        Self::PodStart,
+        Self::FromZero,
+        Self::LoadTrace,
+        Self::LiveTrace,
+        Self::SlowMessages,
+        Self::Footprint,
+    ];
 
     /// Its name, as on the command line.
     #[must_use]
@@ -32,6 +55,10 @@ impl Bench {
             Self::Drain => "drain",
             Self::DecodeAndWindow => "decode and window",
             Self::PodStart => "pod start",
+            Self::FromZero => "from zero",
+            Self::LoadTrace => "load trace",
+            Self::LiveTrace => "load trace on the cluster",
+            Self::SlowMessages => "slow messages",
             Self::Footprint => "footprint",
         }
     }
@@ -46,9 +73,13 @@ impl Bench {
     /// Runs it.
     pub async fn run(self) -> Result<Outcome> {
         match self {
-            Self::Drain => worker::run("drain").await,
-            Self::DecodeAndWindow => worker::run("decode_and_window").await,
+            Self::Drain => cargo::run("drover-worker", "drain").await,
+            Self::DecodeAndWindow => cargo::run("drover-worker", "decode_and_window").await,
             Self::PodStart => pod_start::run().await,
+            Self::FromZero => from_zero::run().await,
+            Self::LoadTrace => cargo::run("drover-operator", "load_trace").await,
+            Self::LiveTrace => live_trace::run().await,
+            Self::SlowMessages => slow_messages::run().await,
             Self::Footprint => footprint::run().await,
         }
     }
@@ -86,6 +117,18 @@ pub struct Figure {
     pub aim: String,
     /// It is.
     pub met: bool,
+}
+
+/// Each row takes so long to write from now on.
+async fn slow(t: &Trial, seconds: f64) -> Result<()> {
+    let function = format!(
+        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return new; end $$"
+    );
+    t.store.owner.run(&function).await?;
+    t.store
+        .owner
+        .run(&format!("create trigger slow before insert on {NAME} for each row execute function slow()"))
+        .await
 }
 
 /// The value in the middle; the lower one of an even number. Zero of none.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use crate::surroundings::variable;
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -66,4 +67,9 @@ pub fn target() -> Result<PathBuf> {
     let program = std::env::current_exe().context("the running program has no path")?;
     let profile = program.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
     Ok(profile.and_then(|path| path.parent()).context("not run from a target directory")?.to_owned())
+}
+
+/// Has a service of the tests started, stopped, restarted, suspended or resumed.
+pub async fn service(name: &str, command: &str) -> Result<()> {
+    run(&variable("DROVER_TEST_CTL")?, &["test", name, command]).await.map(drop)
 }

@@ -11,7 +11,6 @@ use drover_e2e::cluster::PORT;
 use drover_e2e::pipeline::{NAME, READY, SEEN, manifest};
 use drover_e2e::publisher::Publisher;
 use drover_e2e::sigkill::sigkill;
-use drover_e2e::surroundings::variable;
 use drover_e2e::trial::{Trial, lone_trial};
 use drover_e2e::until::until;
 use drover_e2e::{operator, shell};
@@ -108,7 +107,7 @@ async fn strike(t: &Trial, fault: Fault, plan: &Plan) -> Result<()> {
             .await?;
         }
         Fault::Hub => {
-            restart("rabbitmq").await?;
+            shell::service("rabbitmq", "restart").await?;
             // Every connection of before has ended with the server.
             until(SEEN, async || {
                 let depth = t.hub.depth(NAME).await?.context("the queue did not survive")?;
@@ -119,7 +118,7 @@ async fn strike(t: &Trial, fault: Fault, plan: &Plan) -> Result<()> {
         }
         Fault::Store => {
             ensure!(t.store.worker_connections().await? > 0, "no worker is connected to the store");
-            restart("postgres").await?;
+            shell::service("postgres", "restart").await?;
             until(SEEN, async || {
                 ensure!(t.store.worker_connections().await? > 0, "no worker has come back to the store");
                 Ok(())
@@ -129,10 +128,6 @@ async fn strike(t: &Trial, fault: Fault, plan: &Plan) -> Result<()> {
     }
     eprintln!("ledger: {fault:?} ended while {held:?} were unacknowledged");
     Ok(())
-}
-
-async fn restart(service: &str) -> Result<()> {
-    shell::run(&variable("DROVER_TEST_CTL")?, &["test", service, "restart"]).await.map(drop)
 }
 
 /// Each of the faults once, and workers again and again until all is published.

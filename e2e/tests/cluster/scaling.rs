@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::IngestPipeline;
 use drover_e2e::cluster::is_ready;
 use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest};
+use drover_e2e::shell;
 use drover_e2e::trial::{Trial, lone_trial, trial};
 use drover_e2e::until::{throughout, until};
 use kube::ResourceExt;
@@ -55,29 +56,66 @@ async fn a_pipeline_starts_from_zero_with_the_first_message_and_goes_back_to_zer
     .await
 }
 
+/// While the hub is stopped or suspended; it is back in any case.
+async fn without_the_hub(stop: &str, start: &str, test: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    shell::service("rabbitmq", stop).await?;
+    let outcome = test().await;
+    shell::service("rabbitmq", start).await?;
+    outcome
+}
+
+async fn scaled_for(t: &Trial, reason: &str) -> Result<()> {
+    until(SEEN * 2, async || {
+        let (_, told) = desired(t).await?;
+        ensure!(told == reason, "the reason is {told}, not {reason}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
-async fn what_runs_stays_while_the_hub_does_not_answer() -> Result<()> {
+async fn without_a_hub_what_runs_stays_and_where_nothing_runs_the_fallback_does() -> Result<()> {
     lone_trial("blind", async |t| {
-        t.telemetry_as(&scaled(&json!({ "minReplicas": 0 }))).await?;
-        t.publish(0..50).await?;
-        t.rows(FLOW, 0..50).await?;
-        // The same to the operator as a hub that is gone: it may no longer look.
-        t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "scaling": { "minReplicas": 2 } } })).await?;
+        t.telemetry_as(&scaled(&json!({ "minReplicas": 2 }))).await?;
         workers(t, READY, 2).await?;
-        t.hub.permit("^$", ".*", ".*").await?;
-        t.merge::<IngestPipeline>(
-            NAME,
-            &json!({ "spec": { "scaling": { "minReplicas": 0, "cooldownSeconds": 600 } } }),
-        )
+        // A hub that is stopped refuses, one that is suspended says nothing.
+        for (stop, start) in [("suspend", "resume"), ("stop", "start")] {
+            without_the_hub(stop, start, async || {
+                scaled_for(t, "HubUnreadable").await?;
+                t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "scaling": { "minReplicas": 0 } } })).await?;
+                t.stands(NAME, SEEN * 2, "HubReady", "False", None).await?;
+                throughout(Duration::from_secs(6), async || {
+                    ensure!(t.workers(NAME).await?.len() == 2, "workers were removed");
+                    Ok(())
+                })
+                .await
+            })
+            .await?;
+            t.stands(NAME, SEEN * 2, "HubReady", "True", None).await?;
+            t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "scaling": { "minReplicas": 2 } } })).await?;
+            workers(t, SEEN, 2).await?;
+        }
+        t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "scaling": { "minReplicas": 0 } } })).await?;
+        workers(t, SEEN * 2, 0).await?;
+        without_the_hub("stop", "start", async || {
+            scaled_for(t, "Fallback").await?;
+            until(SEEN, async || {
+                ensure!(t.workers(NAME).await?.len() == 1, "the fallback does not run");
+                Ok(())
+            })
+            .await
+        })
         .await?;
-        throughout(Duration::from_secs(10), async || {
-            ensure!(t.workers(NAME).await?.len() == 2, "workers were removed");
+        // No more than the fallback on the way back to nothing.
+        until(SEEN * 3, async || {
+            let pods = t.workers(NAME).await?.len();
+            ensure!(pods == 0, "{pods} workers run");
             Ok(())
         })
         .await?;
-        t.hub.permit(".*", ".*", ".*").await?;
-        t.stands(NAME, SEEN, "HubReady", "True", None).await?;
-        Ok(())
+        t.publish(0..50).await?;
+        t.rows(READY, 0..50).await?;
+        t.no_dead_letters().await
     })
     .await
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use drover_crds::api::{Binding, Phase, ScaleStatus, ScalingMode, Status};
+use drover_worker::status::HoldingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
@@ -113,8 +114,14 @@ fn both(old: &[Binding], new: &[Binding]) -> Vec<Binding> {
 }
 
 fn findings(seen: &Snapshot, rollout: &Rollout) -> Vec<Finding> {
-    let mut findings =
-        vec![accepted(seen), hub_ready(seen), store_ready(seen), workers_ready(seen, rollout), progressing(rollout)];
+    let mut findings = vec![
+        accepted(seen),
+        hub_ready(seen),
+        dead_letter_safe(seen),
+        store_ready(seen),
+        workers_ready(seen, rollout),
+        progressing(rollout),
+    ];
     findings.extend(seen.scale.as_ref().map(sink_limited));
     findings
 }
@@ -188,12 +195,31 @@ fn hub_ready(seen: &Snapshot) -> Finding {
     }
 }
 
+/// A worker that waits at one of these stages, for what reason.
+fn holding(seen: &Snapshot, at: impl Fn(&str) -> bool) -> Option<&HoldingStatus> {
+    let holding = seen.workers.iter().filter_map(|w| w.status.as_ref()?.holding.as_ref());
+    holding.into_iter().find(|h| at(&h.stage))
+}
+
+/// The stage at which a worker waits for the dead-letter queue.
+const DEAD_LETTER: &str = "deadLetter";
+
+fn dead_letter_safe(seen: &Snapshot) -> Finding {
+    let finding = |status, reason: &str, message: String| Finding::new("DeadLetterSafe", status, reason, message);
+    match (&seen.hub, holding(seen, |stage| stage == DEAD_LETTER)) {
+        (External::Fine(_), None) => finding(Some(true), "Routed", "dead letters reach their queue".to_owned()),
+        (_, Some(holding)) => {
+            finding(Some(false), &holding.reason, format!("workers hold, nothing is lost: {}", holding.message))
+        }
+        _ => finding(None, "NotChecked", "not looked at: the hub comes first".to_owned()),
+    }
+}
+
 fn store_ready(seen: &Snapshot) -> Finding {
     let needed = seen.admitted.as_ref().map_or(true, |p| p.sink.postgres.is_some());
-    let holding = seen.workers.iter().find_map(|w| Some((&w.pod, w.status.as_ref()?.holding.as_ref()?)));
-    match (&seen.store, holding) {
+    match (&seen.store, holding(seen, |stage| stage != DEAD_LETTER)) {
         (External::Problem(problem), _) => Finding::bad("StoreReady", problem),
-        (_, Some((_, holding))) => Finding::new(
+        (_, Some(holding)) => Finding::new(
             "StoreReady",
             Some(false),
             "SinkRefuses",
@@ -264,7 +290,7 @@ fn progressing(rollout: &Rollout) -> Finding {
 
 /// Ready, Reconciling and Stalled, as kstatus reads them.
 fn summary(findings: &[Finding], rollout: &Rollout, message: &str) -> [Finding; 3] {
-    let bad = findings.iter().take(4).find(|f| f.status != Some(true));
+    let bad = findings.iter().take(5).find(|f| f.status != Some(true));
     let refused = findings.first().filter(|f| f.status == Some(false));
     let ready = match bad {
         None => Finding::new("Ready", Some(true), "Ready", message),
@@ -290,7 +316,7 @@ fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
         Phase::Refused
     } else if !is("HubReady", Some(true)) {
         Phase::Waiting
-    } else if !is("StoreReady", Some(true)) {
+    } else if !is("StoreReady", Some(true)) || is("DeadLetterSafe", Some(false)) {
         if rollout.active.is_some() && !seen.owned.deployments.is_empty() { Phase::Holding } else { Phase::Waiting }
     } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled() && is("WorkersReady", Some(true)) {
         Phase::Suspended
@@ -304,7 +330,7 @@ fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
 /// The first thing that is not as it should be, else what there is.
 fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
     let of = |type_| findings.iter().find(|f| f.type_ == type_).map(|f| f.message.clone()).unwrap_or_default();
-    if let Some(f) = findings.iter().take(3).find(|f| f.status != Some(true)) {
+    if let Some(f) = findings.iter().take(4).find(|f| f.status != Some(true)) {
         return f.message.clone();
     }
     match phase {

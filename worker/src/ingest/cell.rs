@@ -39,11 +39,12 @@ pub(crate) fn of<'a>(raw: &'a RawValue, column: &Column) -> Result<Cell<'a>, Rej
     let refuse = || wrong_type(json, column);
     let text = match (column.kind, json.as_bytes()[0]) {
         (Kind::Json, _) => Cow::Borrowed(json),
-        (Kind::Array, b'[') => Cow::Owned(array(json).ok_or_else(refuse)?),
+        (Kind::Array, b'[') => Cow::Owned(array(json, false).ok_or_else(refuse)?),
+        (Kind::JsonArray, b'[') => Cow::Owned(array(json, true).ok_or_else(refuse)?),
         (_, b'[' | b'{') => return Err(refuse()),
         (kind, b'"') => string(kind, decode::text(json).ok_or_else(|| lone_surrogate(column))?).ok_or_else(refuse)?,
         (Kind::Text | Kind::Other, _) | (Kind::Bool, b't' | b'f') => Cow::Borrowed(json),
-        (_, b't' | b'f') | (Kind::Array, _) => return Err(refuse()),
+        (_, b't' | b'f') | (Kind::Array | Kind::JsonArray | Kind::TimeOfDay, _) => return Err(refuse()),
         (Kind::Number, _) => Cow::Borrowed(json),
         (Kind::Integer, _) => whole(json).ok_or_else(refuse)?,
         (Kind::Bool, _) => Cow::Borrowed(json).filter_bit().ok_or_else(refuse)?,
@@ -71,9 +72,9 @@ fn string(kind: Kind, text: Cow<'_, str>) -> Option<Cow<'_, str>> {
         Kind::Integer => text.trim().parse::<i128>().is_ok(),
         Kind::Number => text.trim().parse::<f64>().is_ok(),
         // PostgreSQL would take `now` and `yesterday` too, which mean another time at each try.
-        Kind::Time => text.as_bytes().first().is_some_and(u8::is_ascii_digit),
+        Kind::Time | Kind::TimeOfDay => text.as_bytes().first().is_some_and(u8::is_ascii_digit),
         Kind::Bool => ["true", "false", "t", "f", "0", "1"].iter().any(|b| text.eq_ignore_ascii_case(b)),
-        Kind::Text | Kind::Json | Kind::Array | Kind::Other => true,
+        Kind::Text | Kind::Json | Kind::JsonArray | Kind::Array | Kind::Other => true,
     };
     fits.then_some(text)
 }
@@ -100,8 +101,8 @@ fn epoch(json: &str) -> Option<String> {
     Timestamp::from_microsecond(micros).ok().map(|time| time.to_string())
 }
 
-/// An array as PostgreSQL writes one.
-fn array(json: &str) -> Option<String> {
+/// An array as PostgreSQL writes one. Of `documents` each value is one element as it is, an array in an array too.
+fn array(json: &str, documents: bool) -> Option<String> {
     let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
     let mut text = String::from("{");
     for (n, element) in elements.iter().enumerate() {
@@ -110,10 +111,11 @@ fn array(json: &str) -> Option<String> {
         }
         let raw = element.get();
         match raw.as_bytes()[0] {
-            b'[' => text.push_str(&array(raw)?),
             b'n' => text.push_str("NULL"),
-            b'"' => quote(&decode::text(raw)?, &mut text),
             b'{' => quote(raw, &mut text),
+            _ if documents => quote(raw, &mut text),
+            b'[' => text.push_str(&array(raw, false)?),
+            b'"' => quote(&decode::text(raw)?, &mut text),
             _ => text.push_str(raw),
         }
     }
@@ -204,6 +206,10 @@ mod tests {
             r#"{1,NULL,"a\"b,\\","{\"c\":1}",{true}}"#
         );
         assert_eq!(taken(Kind::Array, "[]"), "{}");
+        assert_eq!(
+            taken(Kind::JsonArray, r#"["a",{"b":[1]},[2],null,3]"#),
+            r#"{"\"a\"","{\"b\":[1]}","[2]",NULL,"3"}"#
+        );
     }
 
     #[test]
@@ -221,6 +227,9 @@ mod tests {
             (Kind::Bool, "2"),
             (Kind::Bool, "\"maybe\""),
             (Kind::Array, "1"),
+            (Kind::JsonArray, "1"),
+            (Kind::TimeOfDay, "\"now\""),
+            (Kind::TimeOfDay, "12"),
             (Kind::Other, "{}"),
         ] {
             assert_eq!(text(kind, json), Err("WrongType"), "{kind:?} {json}");

@@ -251,9 +251,7 @@ impl Slot {
             None => Judgement::Final,
             // Without the error: it may show a row.
             Some((_, _, likeness)) => Judgement::Outage {
-                message: format!(
-                    "most messages are refused alike (SQLSTATE {likeness}), so the table is to blame: mend it"
-                ),
+                message: format!("most messages are refused alike ({likeness}), so the sink is to blame: mend it"),
             },
         }
     }

@@ -122,13 +122,13 @@ async fn a_message_that_was_here_before_never_reuses_its_own_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn absent_fields_take_defaults_and_null_does_not() {
     let lane = Lane::new("append-defaults").await;
-    lane.table("message_id text PRIMARY KEY, a int DEFAULT 7, b text DEFAULT 'x', c int, s bigserial, tags jsonb, l int[], at timestamptz")
+    lane.table("message_id text PRIMARY KEY, a int DEFAULT 7, b text DEFAULT 'x', c int, s bigserial, tags jsonb, l int[], at timestamptz, docs jsonb[]")
         .await;
     let bodies = [
         "{}",
         r#"{"a":null,"c":1}"#,
         r#"{"b":"y","A":3}"#,
-        r#"{"a":5,"b":null,"tags":{"k":[1,2]},"l":[1,null,3],"at":1767323045678}"#,
+        r#"{"a":5,"b":null,"tags":{"k":[1,2]},"l":[1,null,3],"at":1767323045678,"docs":["a",{"b":[1]}]}"#,
     ];
     lane.publish(bodies.iter().enumerate().map(|(n, body)| (n.to_string(), body.as_bytes()))).await;
     let worker = lane.worker(APPEND, &[("DROVER_CONCURRENCY", "1")]).await;
@@ -136,10 +136,13 @@ async fn absent_fields_take_defaults_and_null_does_not() {
     let rows = lane
         .ask(
             "SELECT string_agg(concat_ws('|', message_id, coalesce(a::text, '-'), coalesce(b, '-'), coalesce(c::text, '-'), s IS NOT NULL,
-                tags, l, at AT TIME ZONE 'UTC'), E'\n' ORDER BY message_id) FROM \"append-defaults\"",
+                tags, l, at AT TIME ZONE 'UTC', docs[1], docs[2]), E'\n' ORDER BY message_id) FROM \"append-defaults\"",
         )
         .await;
-    assert_eq!(rows, "0|7|x|-|t\n1|-|x|1|t\n2|3|y|-|t\n3|5|-|-|t|{\"k\": [1, 2]}|{1,NULL,3}|2026-01-02 03:04:05.678");
+    assert_eq!(
+        rows,
+        "0|7|x|-|t\n1|-|x|1|t\n2|3|y|-|t\n3|5|-|-|t|{\"k\": [1, 2]}|{1,NULL,3}|2026-01-02 03:04:05.678|\"a\"|{\"b\": [1]}"
+    );
     worker.stop().await;
     lane.close().await;
 }

@@ -2,7 +2,7 @@
 
 use lapin::BasicProperties;
 
-use crate::surroundings::{Lane, eventually};
+use crate::surroundings::{Lane, eventually, header};
 
 const SINK: &str = r#"{"hub":{"exchange":"TABLE.drover","routingKey":"clean.{deviceId}"}}"#;
 
@@ -28,7 +28,7 @@ async fn results_are_published_with_id_and_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_is_routed_nowhere_is_held_and_its_neighbours_are_not_doubled() {
+async fn a_key_of_its_own_that_is_routed_nowhere_costs_its_message_and_no_neighbour() {
     let lane = Lane::new("hub-nowhere").await;
     lane.declare_queue("hub-nowhere.out", "quorum").await;
     lane.bind("hub-nowhere.out", "clean.a").await;
@@ -37,20 +37,32 @@ async fn a_result_that_is_routed_nowhere_is_held_and_its_neighbours_are_not_doub
         .collect();
     lane.publish(bodies.iter().map(|(id, body)| (id.clone(), body.as_bytes()))).await;
     let worker = lane.worker(SINK, &[("DROVER_CONCURRENCY", "1")]).await;
-    worker.await_holding("Unroutable").await;
-    lane.bind("hub-nowhere.out", "clean.b").await;
     let status = worker.await_done(20).await;
-    assert_eq!(status.dead_lettered, 0);
-    let mut ids: Vec<u32> = lane
-        .take("hub-nowhere.out")
-        .await
-        .iter()
-        .map(|m| m.properties.message_id().as_ref().unwrap().as_str().parse().unwrap())
-        .collect();
-    ids.sort_unstable();
-    assert_eq!(ids, (0..20).collect::<Vec<_>>());
+    assert_eq!(status.dead_lettered, 1);
+    assert_eq!(header(&lane.dead_letters().await[0], "x-drover-reason"), "Unroutable");
+    assert_eq!(numbers(&lane.take("hub-nowhere.out").await), (0..20).filter(|n| *n != 7).collect::<Vec<_>>());
     worker.stop().await;
     lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_that_all_miss_is_waited_for() {
+    for (name, key) in [("hub-unbound", "clean"), ("hub-unbound-own", "clean.{deviceId}")] {
+        let lane = Lane::new(name).await;
+        lane.declare_queue(&format!("{name}.out"), "quorum").await;
+        let sink = format!(r#"{{"hub":{{"exchange":"TABLE.drover","routingKey":"{key}"}}}}"#);
+        let bodies = (0..40).map(|n| (format!("{n}"), format!("{{\"deviceId\":\"{n}\"}}"))).collect::<Vec<_>>();
+        lane.publish(bodies.iter().map(|(id, body)| (id.clone(), body.as_bytes()))).await;
+        let worker = lane.worker(&sink, &[("DROVER_CONCURRENCY", "1")]).await;
+        worker.await_holding(if key == "clean" { "Unroutable" } else { "MostMessagesRefused" }).await;
+        for n in 0..40 {
+            lane.bind(&format!("{name}.out"), &key.replace("{deviceId}", &n.to_string())).await;
+        }
+        assert_eq!(worker.await_done(40).await.dead_lettered, 0, "{key}");
+        assert_eq!(numbers(&lane.take(&format!("{name}.out")).await), (0..40).collect::<Vec<_>>(), "{key}");
+        worker.stop().await;
+        lane.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,4 +128,13 @@ async fn discard_takes_everything() {
     worker.stop().await;
     assert_eq!(lane.ready(&lane.name).await, 0);
     lane.close().await;
+}
+
+/// The ids of messages, in order.
+fn numbers(messages: &[lapin::message::BasicGetMessage]) -> Vec<u32> {
+    let id =
+        |m: &lapin::message::BasicGetMessage| m.properties.message_id().as_ref().unwrap().as_str().parse().unwrap();
+    let mut ids: Vec<u32> = messages.iter().map(id).collect();
+    ids.sort_unstable();
+    ids
 }

@@ -1,8 +1,11 @@
 //! A sink that publishes to an exchange of the same hub: with confirms, and what is routed nowhere is not delivered.
+//!
+//! Where each message has a routing key of its own, one that is routed nowhere is that message's fault; where all have the
+//! same, it is the exchange's.
 
 use std::sync::Arc;
 
-use drover_crds::resolved::RoutingKey;
+use drover_crds::resolved::{Part, RoutingKey};
 use lapin::{BasicProperties, types::ShortString};
 
 use super::{
@@ -21,12 +24,16 @@ use super::{
 pub(crate) struct Writer {
     exchange: String,
     key: Option<RoutingKey>,
+    /// Each message has a routing key of its own.
+    own_keys: bool,
     publisher: Publisher,
 }
 
 impl Writer {
     pub(super) fn new(exchange: String, key: Option<RoutingKey>, link: &Arc<Link>) -> Self {
-        Self { exchange, key, publisher: Publisher::new(Arc::clone(link)) }
+        let of_field = |part: &Part| matches!(part, Part::Field(_));
+        let own_keys = key.as_ref().is_none_or(|key| key.0.iter().any(of_field));
+        Self { exchange, key, own_keys, publisher: Publisher::new(Arc::clone(link)) }
     }
 
     pub(super) fn abandon(&mut self) {
@@ -61,7 +68,7 @@ impl Writer {
                 let rejected: Vec<usize> = attempt.ends.iter().map(|(message, _)| *message).collect();
                 let written = items.iter().filter(done).filter(|item| !rejected.contains(&item.message));
                 attempt.ends.extend(written.map(|item| (item.message, End::Written)));
-                attempt.failure = failed.first().map(|n| refused(receipts[*n], &outgoing[*n]));
+                attempt.failure = failed.first().map(|n| refused(receipts[*n], &outgoing[*n], self.own_keys));
             }
             Err(error) => {
                 attempt.failure = Some(Failure::Hold { reason: error.reason().to_owned(), message: error.to_string() });
@@ -71,18 +78,21 @@ impl Writer {
     }
 }
 
-fn refused(receipt: Receipt, outgoing: &Outgoing<'_>) -> Failure {
-    let exchange = outgoing.exchange;
-    let (reason, message) = match receipt {
-        Receipt::Returned => {
-            let key = &outgoing.routing_key;
-            ("Unroutable", format!("exchange {exchange} routes {key:?} to no queue: bind one"))
+fn refused(receipt: Receipt, outgoing: &Outgoing<'_>, own_keys: bool) -> Failure {
+    /// What refusals of this kind have in common.
+    const UNROUTABLE: &str = "Unroutable";
+    let (exchange, key) = (outgoing.exchange, &outgoing.routing_key);
+    let unroutable = || format!("exchange {exchange} routes {key:?} to no queue: bind one");
+    match receipt {
+        Receipt::Returned if own_keys => {
+            Failure::Content { rejection: Rejection::sink(UNROUTABLE, unroutable()), likeness: UNROUTABLE.to_owned() }
         }
-        Receipt::Nacked | Receipt::Confirmed => {
-            ("PublishRefused", format!("a queue behind exchange {exchange} takes no messages: it may be full"))
-        }
-    };
-    Failure::Hold { reason: reason.to_owned(), message }
+        Receipt::Returned => Failure::Hold { reason: UNROUTABLE.to_owned(), message: unroutable() },
+        Receipt::Nacked | Receipt::Confirmed => Failure::Hold {
+            reason: "PublishRefused".to_owned(),
+            message: format!("a queue behind exchange {exchange} takes no messages: it may be full"),
+        },
+    }
 }
 
 fn outgoing_of<'i>(

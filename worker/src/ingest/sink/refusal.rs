@@ -12,7 +12,7 @@ pub(super) fn of(error: &DbError) -> (Rejection, Likeness) {
         text = format!("{text}: {detail}");
     }
     let place = error.constraint().or(error.column()).unwrap_or_default();
-    (Rejection::sink(reason(code), text), format!("{code} {place}"))
+    (Rejection::sink(reason(code), text), format!("SQLSTATE {code} {place}"))
 }
 
 fn reason(code: &str) -> &'static str {

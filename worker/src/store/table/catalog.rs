@@ -64,8 +64,12 @@ pub enum Kind {
     Bool,
     /// A time: ISO 8601 text, or milliseconds since 1970.
     Time,
+    /// A time of day: ISO 8601 text.
+    TimeOfDay,
     /// JSON as it is.
     Json,
+    /// An array whose elements are JSON as they are.
+    JsonArray,
     /// An array of anything else.
     Array,
     /// Any other type, from its text form.
@@ -157,7 +161,7 @@ fn column(row: &Row) -> Column {
         name: row.get(0),
         base_type: row.get(1),
         full_type: row.get(2),
-        kind: if row.get(4) { Kind::Array } else { kind(&type_name) },
+        kind: kind(&type_name, row.get(4)),
         not_null: row.get(5),
         default: row.get(6),
         generated: row.get(7),
@@ -168,13 +172,16 @@ fn column(row: &Row) -> Column {
     }
 }
 
-fn kind(type_name: &str) -> Kind {
+fn kind(type_name: &str, array: bool) -> Kind {
     match type_name {
+        "_json" | "_jsonb" => Kind::JsonArray,
+        _ if array => Kind::Array,
         "text" | "varchar" | "bpchar" | "char" | "name" | "citext" => Kind::Text,
         "int2" | "int4" | "int8" | "oid" => Kind::Integer,
         "numeric" | "float4" | "float8" => Kind::Number,
         "bool" => Kind::Bool,
         "timestamptz" | "timestamp" | "date" => Kind::Time,
+        "time" | "timetz" => Kind::TimeOfDay,
         "json" | "jsonb" => Kind::Json,
         _ => Kind::Other,
     }

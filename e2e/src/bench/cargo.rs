@@ -1,4 +1,4 @@
-//! Benchmarks of the worker's own: Cargo runs them, and their last line is JSON.
+//! Benchmarks of the crates' own: Cargo runs them, and their last line is JSON.
 
 use std::process::Stdio;
 
@@ -8,10 +8,10 @@ use tokio::process::Command;
 use super::Outcome;
 use crate::shell::repository;
 
-/// Runs a bench target of the worker; what it tells on the way is shown.
-pub async fn run(target: &str) -> Result<Outcome> {
+/// Runs a bench target of a package; what it tells on the way is shown.
+pub async fn run(package: &str, target: &str) -> Result<Outcome> {
     let mut command = Command::new("cargo");
-    command.args(["bench", "-p", "drover-worker", "--bench", target]).current_dir(repository());
+    command.args(["bench", "-p", package, "--bench", target]).current_dir(repository());
     let output = command.stderr(Stdio::inherit()).output().await.context("cargo cannot be started")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "cargo bench --bench {target} failed:\n{text}");
