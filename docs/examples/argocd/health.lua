@@ -7,7 +7,7 @@ local faults = {
   CertificateUnknownAuthority = true, CertificateWrongName = true, CertificateExpired = true, TlsFailed = true, TlsRequired = true,
   QueueArgumentsDiffer = true, ExchangeDiffers = true, HubRefuses = true, PermissionMissing = true,
   ColumnNotFound = true, NoUniqueIndex = true, PrivilegeMissing = true, ColumnTypeUnfit = true,
-  InsufficientResources = true, SinkRefuses = true,
+  InsufficientResources = true, SinkRefuses = true, DeadLetterRefused = true,
   ImagePullFailed = true, ContainerNotStarted = true, CrashLooping = true,
   Unschedulable = true, QuotaExceeded = true, PodsRefused = true,
 }
