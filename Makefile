@@ -33,15 +33,19 @@ cluster-down: ## Take the cluster away, with the services in its network
 
 .PHONY: test
 test: ## Every test but the slow ones (KEEP=1 leaves the cluster up)
-	@e2e/test.sh lint pure hub cluster
+	@e2e/test.sh lint pure hub chart cluster
 
 .PHONY: test-full
 test-full: ## Every test, the slow ones too
-	@FULL=1 e2e/test.sh lint pure hub cluster
+	@FULL=1 e2e/test.sh lint pure hub chart cluster
 
 .PHONY: test-pure
 test-pure: ## Tests that need nothing
 	@e2e/test.sh pure
+
+.PHONY: test-chart
+test-chart: ## The chart, alerts, dashboard, Argo CD scripts, overlays, pages and shell scripts
+	@e2e/test.sh chart
 
 .PHONY: test-hub
 test-hub: ## Tests against a real RabbitMQ and PostgreSQL
@@ -66,6 +70,18 @@ crds: ## Write crds/*.yaml, and the chart's copy, from the types
 .PHONY: chart-readme
 chart-readme: ## Write the values of the chart into its README
 	@$(call timed,UPDATE_README=1 cargo test -q -p drover-crds --test chart the_readme)
+
+.PHONY: argocd
+argocd: ## Write docs/examples/argocd/argocd-cm.yaml from the scripts beside it
+	@$(call timed,e2e/chart/write.sh argocd)
+
+.PHONY: reference
+reference: ## Write the reference and the list of metrics in docs/src from the schema and the sources
+	@$(call timed,e2e/chart/write.sh reference metrics)
+
+.PHONY: dist
+dist: ## A release in dist/: chart, CRDs, binaries, SBOMs, checksums (CHART_REGISTRY=oci://… pushes the chart)
+	@e2e/dist.sh
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the suites named, in this order: lint pure hub cluster. The last line is the count over all of them.
+# Runs the suites named, in this order: lint pure hub chart cluster. The last line is the count over all of them.
 #   FULL=1  the slow tests too        KEEP=1  leave up what this run started
 #   DROVER_E2E_THREADS=4  tests on the cluster at a time      DROVER_E2E_KEEP=1  a failed one leaves its namespace
 # shellcheck source=e2e/cluster/lib.sh
@@ -128,7 +128,7 @@ surroundings() {
     fi
 }
 
-[ $# -gt 0 ] || set -- lint pure hub cluster
+[ $# -gt 0 ] || set -- lint pure hub chart cluster
 command -v cargo > /dev/null || die "Rust is missing: install it with  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
 need_packages gcc=gcc
 for name in "$@"; do
@@ -138,6 +138,7 @@ for name in "$@"; do
             "$REPO/e2e/cluster/build.sh" clients
             suite pure pure
             ;;
+        chart) suite chart "$REPO/e2e/chart/check.sh" ;;
         hub)
             surroundings
             suite hub hub
@@ -149,6 +150,6 @@ for name in "$@"; do
             . "$RUN/images.env"
             suite cluster cluster
             ;;
-        *) die "unknown suite $name: lint, pure, hub, cluster" ;;
+        *) die "unknown suite $name: lint, pure, hub, chart, cluster" ;;
     esac
 done

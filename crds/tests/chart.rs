@@ -150,6 +150,14 @@ fn a_missing_registry_is_named_with_what_to_set() {
 }
 
 #[test]
+fn a_service_monitor_without_a_service_is_refused() {
+    let wanted = "metrics.serviceMonitor.enabled=true,service.enabled=false,image.registry=r.example";
+    let Some(output) = helm(&["template", "drover", ".", "--set", wanted]) else { return };
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("needs service.enabled"));
+}
+
+#[test]
 fn values_that_mean_nothing_are_refused() {
     let bad = [
         ("crd.install=true", "crd"),
@@ -164,6 +172,11 @@ fn values_that_mean_nothing_are_refused() {
         ("serviceAccount.annotations.a=1", "annotations"),
         ("networkPolicy.egressPorts={https}", "egressPorts"),
         ("replicas=2", "replicas"),
+        ("metrics.podMonitor.interval=often", "interval"),
+        ("metrics.rule.enabled=true", "rule"),
+        ("metrics.dashboard.labels.grafana_dashboard=1", "grafana_dashboard"),
+        ("podDisruptionBudget.minAvailable=1", "minAvailable"),
+        ("terminationGracePeriodSeconds=0", "terminationGracePeriodSeconds"),
     ];
     for (value, field) in bad {
         let Some(output) = helm(&["template", "drover", ".", "--set", "image.registry=r.example", "--set", value])

@@ -37,7 +37,7 @@ step() {
     shift
     log=$LOGS/$(tr -cs 'a-zA-Z0-9' '-' <<< "$title" | sed 's/-*$//').log
     printf '  %-52s ' "$title"
-    ( while sleep 15 && kill -0 $$ 2> /dev/null; do printf '\n    … %4.0f s  %s\n  %-52s ' "$(seconds_since "$start")" "$(tail -n 1 "$log" 2> /dev/null | tr -d '\r' | cut -c1-90)" "$title"; done ) 9>&- &
+    ( while sleep 15 > /dev/null 2>&1 && kill -0 $$ 2> /dev/null; do printf '\n    … %4.0f s  %s\n  %-52s ' "$(seconds_since "$start")" "$(tail -n 1 "$log" 2> /dev/null | tr -d '\r' | cut -c1-90)" "$title"; done ) 9>&- &
     pulse=$!
     # A shell of its own, where the first failure ends the step.
     set +e

@@ -30,6 +30,13 @@ app.kubernetes.io/component: operator
 {{- toYaml (merge $own .Values.commonLabels) }}
 {{- end }}
 
+{{- /* `annotations:` of a `metadata:`, where it has any: dict "root" $ "own" {…}. Its own win. */ -}}
+{{- define "drover.annotations" -}}
+{{- with merge (deepCopy (default dict .own)) .root.Values.commonAnnotations }}
+{{- dict "annotations" . | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "drover.serviceAccount" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "drover.fullname" .) .Values.serviceAccount.name }}
