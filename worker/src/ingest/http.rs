@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/metrics` and `/status`.
+//! `/healthz`, `/readyz`, `/handlerz`, `/metrics` and `/status`.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use axum::{
     routing::get,
 };
 
-use super::{Context, clock};
+use super::{Context, clock, handler::Handler};
 
 pub(crate) fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/handlerz", get(handlerz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .with_state(context)
@@ -34,6 +35,15 @@ async fn readyz(State(context): State<Arc<Context>>) -> Response {
         "ok\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not consuming\n").into_response()
+    }
+}
+
+/// Of the handler beside the worker: only the worker knows that it hangs.
+async fn handlerz(State(context): State<Arc<Context>>) -> Response {
+    if context.handler.as_ref().is_some_and(Handler::hangs) {
+        (StatusCode::SERVICE_UNAVAILABLE, "the handler does not answer\n").into_response()
+    } else {
+        "ok\n".into_response()
     }
 }
 

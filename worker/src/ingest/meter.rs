@@ -34,6 +34,12 @@ pub(crate) enum Outcome {
     Filtered,
     DeadLettered,
     Returned,
+    /// It goes to suspects.
+    Suspected,
+    /// Its start at the last step is written down.
+    Started,
+    /// It waits to be tried again.
+    Delayed,
 }
 
 impl Outcome {
@@ -44,6 +50,9 @@ impl Outcome {
             Self::Filtered => "filtered",
             Self::DeadLettered => "dead_lettered",
             Self::Returned => "returned",
+            Self::Suspected => "suspected",
+            Self::Started => "started_alone",
+            Self::Delayed => "delayed",
         }
     }
 }
@@ -80,6 +89,9 @@ pub(crate) struct Meter {
     pub(crate) held: AtomicU64,
     processed: AtomicU64,
     dead_lettered: AtomicU64,
+    suspected: AtomicU64,
+    delayed: AtomicU64,
+    stuck: Duration,
     work: Mutex<Work>,
     started_seconds: u64,
 }
@@ -93,7 +105,8 @@ struct Work {
 }
 
 impl Meter {
-    pub(crate) fn new() -> Self {
+    /// `longest` is the time that a handler may take for a message.
+    pub(crate) fn new(longest: Option<Duration>) -> Self {
         let now = clock::now();
         let mut registry = Registry::with_prefix("drover_worker");
         let meter = Self {
@@ -114,6 +127,9 @@ impl Meter {
             held: AtomicU64::new(0),
             processed: AtomicU64::new(0),
             dead_lettered: AtomicU64::new(0),
+            suspected: AtomicU64::new(0),
+            delayed: AtomicU64::new(0),
+            stuck: STUCK.max(longest.unwrap_or_default() * 2),
             work: Mutex::new(Work { batches: 0, since: now, busy: Duration::ZERO, progress: now }),
             started_seconds: u64::try_from(clock::today().as_second()).unwrap_or(0),
             registry: Registry::default(),
@@ -188,8 +204,15 @@ impl Meter {
         match outcome {
             Outcome::DeadLettered => self.dead_lettered.fetch_add(messages, Relaxed),
             Outcome::Written | Outcome::Repeated | Outcome::Filtered => self.processed.fetch_add(messages, Relaxed),
-            Outcome::Returned => 0,
+            Outcome::Suspected => self.suspected.fetch_add(messages, Relaxed),
+            Outcome::Delayed => self.delayed.fetch_add(messages, Relaxed),
+            Outcome::Returned | Outcome::Started => 0,
         };
+        self.work().progress = now;
+    }
+
+    /// A handler has answered, though the message has not come to an end yet.
+    pub(crate) fn moves_on(&self, now: Instant) {
         self.work().progress = now;
     }
 
@@ -214,7 +237,7 @@ impl Meter {
     /// False where work is in flight, the sink is up and nothing finished for too long.
     pub(crate) fn is_healthy(&self, holds: &Holds, now: Instant) -> bool {
         let work = self.work();
-        holds.any() || work.batches == 0 || now.saturating_duration_since(work.progress) < STUCK
+        holds.any() || work.batches == 0 || now.saturating_duration_since(work.progress) < self.stuck
     }
 
     pub(crate) fn status(&self, revision: &str, holds: &Holds, now: Instant) -> status::WorkerStatus {
@@ -233,6 +256,8 @@ impl Meter {
             busy_seconds: self.busy(now).as_secs_f64(),
             processed: self.processed.load(Relaxed),
             dead_lettered: self.dead_lettered.load(Relaxed),
+            suspected: self.suspected.load(Relaxed),
+            delayed: self.delayed.load(Relaxed),
             started_seconds: self.started_seconds,
         }
     }
@@ -256,7 +281,7 @@ mod tests {
 
     #[test]
     fn busy_time_is_that_of_at_least_one_batch() {
-        let (meter, start) = (Meter::new(), clock::now());
+        let (meter, start) = (Meter::new(None), clock::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         meter.works(at(0));
         meter.works(at(1));
@@ -268,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_stuck_where_nothing_ends_while_the_sink_is_up() {
-        let (meter, holds, start) = (Meter::new(), Holds::default(), clock::now());
+        let (meter, holds, start) = (Meter::new(None), Holds::default(), clock::now());
         let late = start + STUCK;
         assert!(meter.is_healthy(&holds, late));
         meter.works(start);
@@ -282,7 +307,7 @@ mod tests {
 
     #[test]
     fn metrics_have_their_usual_names() {
-        let (meter, holds) = (Meter::new(), Holds::default());
+        let (meter, holds) = (Meter::new(None), Holds::default());
         meter.finished(Outcome::Written, 1, clock::now());
         meter.dead_letter("sink", "IdReused");
         let text = meter.text(&holds, clock::now());

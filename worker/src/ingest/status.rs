@@ -24,6 +24,12 @@ pub struct WorkerStatus {
     pub processed: u64,
     /// Messages dead-lettered.
     pub dead_lettered: u64,
+    /// Messages sent on to suspects.
+    #[serde(default)]
+    pub suspected: u64,
+    /// Messages that failed in passing and were sent to wait.
+    #[serde(default)]
+    pub delayed: u64,
     /// When the process started, in seconds since 1970.
     pub started_seconds: u64,
 }
@@ -32,7 +38,7 @@ pub struct WorkerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HoldingStatus {
-    /// Where: `sink` or `deadLetter`.
+    /// Where: `sink`, `handler`, `deadLetter`, `delay` or `suspects`.
     pub stage: String,
     /// The reason in `CamelCase`.
     pub reason: String,

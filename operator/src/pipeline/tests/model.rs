@@ -258,6 +258,8 @@ pub(super) fn holding(reason: &str) -> WorkerStatus {
         busy_seconds: 0.0,
         processed: 0,
         dead_lettered: 0,
+        suspected: 0,
+        delayed: 0,
         started_seconds: 0,
     }
 }

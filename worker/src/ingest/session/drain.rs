@@ -28,6 +28,8 @@ impl Session<'_> {
         let deadline = Instant::from_std(clock::now() + grace.saturating_sub(MARGIN.min(grace / 2)));
         tracing::info!(held = self.held.len(), unacknowledged = self.acks.unacknowledged(), "draining");
         self.stop_intake().await?;
+        // Those that nobody takes in time come again, and are still strays then.
+        self.redirect_strays();
         let held = self.held.drain(..).collect();
         self.give_back(held, deadline).await?;
         self.finish_slots(deadline).await;
