@@ -326,6 +326,16 @@ pub fn is_web(url: &str) -> bool {
         && url.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// The port of a URL of HTTP.
+#[must_use]
+pub fn web_port(url: &str) -> Option<u16> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    // An IPv6 address has colons of its own, in brackets.
+    let port = authority.rsplit(']').next()?.rsplit_once(':').map(|(_, port)| port);
+    port.map_or(Some(if scheme == "https" { 443 } else { 80 }), |port| port.parse().ok())
+}
+
 /// Splits `table` or `schema.table`.
 #[must_use]
 pub fn table(text: &str) -> Option<(Option<&str>, &str)> {
@@ -396,5 +406,29 @@ fn default_resources() -> ResourceRequirements {
         requests: quantities(&[("cpu", "50m"), ("memory", "48Mi")]),
         limits: quantities(&[("memory", "256Mi")]),
         claims: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_of_http_has_a_host_and_a_port() {
+        for (url, port) in [
+            ("https://sink.example", 443),
+            ("http://sink.example/in?a=b:1", 80),
+            ("http://sink:8000/in", 8000),
+            ("https://[::1]/", 443),
+            ("https://[::1]:8443", 8443),
+        ] {
+            assert!(is_web(url), "{url}");
+            assert_eq!(web_port(url), Some(port), "{url}");
+        }
+        for url in
+            ["ftp://sink", "https://", "https:///in", "https://:80", "https://user:secret@sink", "https://a b", "sink"]
+        {
+            assert!(!is_web(url), "{url}");
+        }
     }
 }

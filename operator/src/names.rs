@@ -15,7 +15,7 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label of a namespace from where workers' metrics may be read.
 pub const METRICS: &str = "drover.dev/metrics";
 /// Port of a worker's health, metrics and state.
-pub const WORKER_PORT: i32 = 8080;
+pub const WORKER_PORT: i32 = drover_crds::resolved::WORKER_PORT as i32;
 
 /// Name of a revision's Deployment and ConfigMap.
 #[must_use]

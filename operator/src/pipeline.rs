@@ -4,6 +4,7 @@ mod act;
 mod admit;
 mod cleanup;
 mod decide;
+mod handler;
 mod network;
 mod observe;
 mod plan;

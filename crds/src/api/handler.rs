@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// The user's own container beside the worker. It is sent each message as a CloudEvent (1.0, HTTP binary mode) on localhost. An
+/// The user's own container beside the worker. It is sent each message as an event (CloudEvents 1.0, HTTP binary mode) on localhost. An
 /// answer of 2xx takes the message, and a JSON body in it replaces the message for the sink; 204 drops the message; 4xx refuses it for
 /// what it is, except 408 and 429, which ask to be tried again later, as 5xx do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use drover_crds::{
     api::{IngestPipeline, SecretRef},
-    resolved::Pipeline,
+    resolved::{Pipeline, web_port},
 };
 use drover_worker::{hub::HubAddress, status::WorkerStatus, store::StoreAddress};
 use k8s_openapi::api::core::v1::Pod;
@@ -89,11 +89,20 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
             None
         }
     };
+    let server = match server(ctx, &namespace, &pipeline, instant).await {
+        Ok(server) => server,
+        Err(problem) => {
+            seen.store = External::Problem(problem);
+            String::new()
+        }
+    };
     if matches!(seen.store, External::Unseen) {
+        let table = store.as_ref().map_or("", |s| &s.1);
+        let web = pipeline.sink.http.as_ref().and_then(|http| web_port(&http.url));
         seen.secrets = Some(Secrets {
-            digest: digest(format!("{}{}", hub.1, store.as_ref().map_or("", |s| &s.1)).as_bytes(), DIGEST),
+            digest: digest(format!("{}{table}{server}", hub.1).as_bytes(), DIGEST),
             hub_port: hub.0.identity().map_or(5672, |i| i.port),
-            sink_port: store.as_ref().map(|s| s.0.identity().port),
+            sink_port: store.as_ref().map(|s| s.0.identity().port).or(web),
         });
     }
     let topology = Topology::of(&pipeline).instead_of(&pipeline, &seen.old_status().bindings);
@@ -169,9 +178,19 @@ async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant:
     Addresses { hub, store }
 }
 
+/// What changes with the secret of a sink that is a server; nothing where it has none.
+async fn server(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant: Instant) -> Result<String, Problem> {
+    let Some(secret) = pipeline.sink.http.as_ref().and_then(|http| http.secret_ref.as_ref()) else {
+        return Ok(String::new());
+    };
+    let data = ctx.secrets.get(&ctx.client, namespace, &secret.name, instant).await?;
+    Ok(fingerprint(secret, &data))
+}
+
 /// Changes with what workers read of a secret.
 fn fingerprint(secret: &SecretRef, data: &Data) -> String {
-    const KEYS: [&str; 9] = ["uri", "ca.crt", "tls.crt", "tls.key", "host", "port", "username", "password", "database"];
+    const KEYS: [&str; 10] =
+        ["uri", "ca.crt", "tls.crt", "tls.key", "host", "port", "username", "password", "database", "token"];
     let read: Vec<_> = KEYS.iter().map(|k| (k, data.get(secret.key(k)))).collect();
     digest(format!("{}{read:?}", secret.name).as_bytes(), 64)
 }

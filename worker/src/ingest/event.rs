@@ -1,10 +1,10 @@
-//! A delivery as a CloudEvent 1.0 in the binary mode of HTTP: attributes are headers, the body is the body. Pure.
+//! A delivery as an event of CloudEvents 1.0, in the binary mode of HTTP: attributes are headers, the body is the body. Pure.
 
 use std::fmt::Write as _;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
-use lapin::message::Delivery;
+use lapin::{message::Delivery, types::ShortString};
 
 use super::envelope::{self, Sender};
 
@@ -62,7 +62,7 @@ impl Event<'_> {
 
 /// A message's content type; JSON where it says nothing.
 pub(crate) fn content_type(delivery: &Delivery) -> &str {
-    let said = delivery.properties.content_type().as_ref().map(|kind| kind.as_str());
+    let said = delivery.properties.content_type().as_ref().map(ShortString::as_str);
     said.filter(|kind| !kind.is_empty()).unwrap_or("application/json")
 }
 

@@ -88,7 +88,7 @@ async fn a_tenth_that_fails_in_passing_waits_as_planned_and_all_reach_the_sink()
     // Each tenth message fails twice.
     let server = Server::start(|_, seen| {
         let attempt: u64 = seen.header("ce-droverattempt").parse().unwrap();
-        if number(seen) % 10 == 0 && attempt <= 2 { status(503) } else { status(200) }
+        if number(seen).is_multiple_of(10) && attempt <= 2 { status(503) } else { status(200) }
     })
     .await;
     let worker = lane.worker(APPEND, &[("DROVER_HANDLER_PORT", &server.port())]).await;

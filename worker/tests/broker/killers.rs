@@ -55,7 +55,7 @@ fn signal(name: &str) {
     for _ in 0..2 {
         let _ = Command::new("kill").args([name, &std::process::id().to_string()]).status();
     }
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_mins(1));
 }
 
 /// Never returns, and not as a loop.
