@@ -5,6 +5,7 @@ mod pool;
 mod remove;
 mod reply;
 mod topology;
+mod waiting;
 
 pub use pool::{Hub, Hubs};
 pub use remove::{Emptied, delete_all, delete_when_empty, sources_empty, unbind};

@@ -14,6 +14,7 @@ mod render;
 mod report;
 mod revision;
 mod snapshot;
+mod suspects;
 
 pub use reconcile::{error_policy, reconcile};
 

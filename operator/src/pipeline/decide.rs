@@ -15,6 +15,7 @@ use super::{
     render::{Revision, Subject},
     report::{self, Rollout},
     snapshot::{Owned, Secrets, Snapshot},
+    suspects,
 };
 use crate::{
     drift::{self, Repair},
@@ -39,6 +40,9 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     let mut events = Vec::new();
     if may_run(seen, pipeline, &wanted) {
         writes = repairs(seen, &subject, &wanted);
+        if rollout.active.as_deref() == Some(&*wanted.name) {
+            writes.extend(for_suspects(seen, &subject, &wanted));
+        }
         events = writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
     }
     let deletes = obsolete(&seen.owned, &rollout);
@@ -91,6 +95,17 @@ fn repairs(seen: &Snapshot, subject: &Subject<'_>, wanted: &Revision) -> Vec<(Ob
     writes
 }
 
+/// By the active revision only: one on its way may be what kills.
+fn for_suspects(seen: &Snapshot, subject: &Subject<'_>, active: &Revision) -> Vec<(Object, Repair)> {
+    let wanted = suspects::deployments(seen, subject, subject.pipeline, active);
+    let repaired = wanted.into_iter().filter_map(|deployment| {
+        let live = seen.owned.suspects.iter().map(|d| &**d).find(|d| d.metadata.name == deployment.metadata.name);
+        let repair = drift::repair(&deployment, live, |o| &o.metadata)?;
+        Some((Object::Deployment(Box::new(deployment)), repair))
+    });
+    repaired.collect()
+}
+
 fn deployment<'a>(owned: &'a Owned, meta: &ObjectMeta) -> Option<&'a Deployment> {
     owned.deployments.iter().map(|d| &**d).find(|d| d.metadata.name == meta.name)
 }
@@ -125,6 +140,12 @@ fn obsolete(owned: &Owned, rollout: &Rollout) -> Vec<Doomed> {
 
 fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair) -> Option<Notice> {
     let (kind, name) = object.describe();
+    if let Object::Deployment(d) = object
+        && let Some(step) = suspects::step(d.metadata.labels.as_ref())
+    {
+        let note = format!("{} workers for suspects of step {step}", replicas(d));
+        return Some(Notice { warning: false, reason: "SuspectsHandled".to_owned(), action: "Apply", note });
+    }
     let old = seen.old_status().active_revision;
     let (reason, note) = match (object, repair) {
         (Object::Deployment(_), Repair::Create) if old.as_deref() != Some(&*wanted.name) => {

@@ -14,9 +14,10 @@ use super::render::confined;
 use crate::names;
 
 /// What the worker is told of it.
-pub(super) fn environment(handler: &HandlerSpec) -> [(String, String); 2] {
+pub(super) fn environment(handler: &HandlerSpec) -> [(String, String); 3] {
     let timeout = handler.timeout_seconds.unwrap_or(HANDLER_TIMEOUT_SECONDS);
     [
+        (var::SUSPECTS.to_owned(), "true".to_owned()),
         (var::HANDLER_PORT.to_owned(), port(handler).to_string()),
         (var::HANDLER_TIMEOUT_SECONDS_VAR.to_owned(), timeout.to_string()),
     ]

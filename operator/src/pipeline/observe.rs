@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use drover_crds::{
     api::{IngestPipeline, SecretRef},
-    resolved::{Pipeline, web_port},
+    resolved::{Pipeline, SUSPECT_STEPS, suspects_queue, web_port},
 };
 use drover_worker::{hub::HubAddress, status::WorkerStatus, store::StoreAddress};
 use k8s_openapi::api::core::v1::Pod;
@@ -15,6 +15,7 @@ use super::{
     admit::{self, Claim},
     revision::digest,
     snapshot::{HubFacts, Install, Owned, Secrets, Snapshot},
+    suspects,
 };
 use crate::{
     context::{Caches, Context, now},
@@ -54,6 +55,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         hub: External::Unseen,
         store: External::Unseen,
         owned,
+        suspects: None,
         workers: Vec::new(),
         install: Install {
             worker_image: ctx.config.worker_image.clone(),
@@ -123,7 +125,15 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) {
         }
         Some(External::from(found))
     };
-    let (queues, table) = futures::join!(queues, table);
+    let suspects = async {
+        if !suspects::are_possible(&pipeline, seen) {
+            return None;
+        }
+        let names: Vec<String> = (1..=SUSPECT_STEPS).map(|step| suspects_queue(&pipeline.queue, step)).collect();
+        ctx.hubs.at(&hub.0, instant).waiting(&names).await.ok()
+    };
+    let (queues, table, suspects) = futures::join!(queues, table, suspects);
+    seen.suspects = suspects;
     match queues {
         // What the spec asks for cannot be: that is told where the spec is judged.
         External::Problem(problem) if problem.reason == "NeedsManagementApi" => seen.admitted = Err(problem),
@@ -236,8 +246,11 @@ fn claim(object: &IngestPipeline, pipeline: &Pipeline) -> Claim {
 }
 
 fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
+    let all = of(&caches.deployments, object);
+    let (suspects, deployments) = all.into_iter().partition(|d| suspects::step(d.metadata.labels.as_ref()).is_some());
     Owned {
-        deployments: of(&caches.deployments, object),
+        deployments,
+        suspects,
         config_maps: of(&caches.config_maps, object),
         service_account: of(&caches.service_accounts, object).pop(),
         network_policy: of(&caches.network_policies, object).pop(),

@@ -53,7 +53,8 @@ async fn metrics(State(context): State<Arc<Context>>) -> Response {
 }
 
 async fn status(State(context): State<Arc<Context>>) -> Response {
-    let status = context.meter.status(&context.sender.identity.revision, &context.holds, clock::now());
+    let (revision, role) = (&context.sender.identity.revision, context.suspicion.role);
+    let status = context.meter.status(revision, role, &context.holds, clock::now());
     match serde_json::to_string(&status) {
         Ok(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drover_crds::resolved::suspects_key;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -20,6 +21,7 @@ use prometheus_client::{
 };
 
 use super::{clock, holds::Holds, status};
+use crate::settings::Role;
 
 /// A sink that is up and finishes nothing for so long while work is in flight means a worker that is stuck: twice the time
 /// an attempt may take.
@@ -240,9 +242,10 @@ impl Meter {
         holds.any() || work.batches == 0 || now.saturating_duration_since(work.progress) < self.stuck
     }
 
-    pub(crate) fn status(&self, revision: &str, holds: &Holds, now: Instant) -> status::WorkerStatus {
+    pub(crate) fn status(&self, revision: &str, role: Role, holds: &Holds, now: Instant) -> status::WorkerStatus {
         status::WorkerStatus {
             revision: revision.to_owned(),
+            role: role.step().map_or_else(|| "main".to_owned(), suspects_key),
             connected: self.connected.load(Relaxed),
             consuming: self.consuming.load(Relaxed),
             holding: holds.oldest().map(|holding| status::HoldingStatus {

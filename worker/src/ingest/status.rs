@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerStatus {
     /// The worker's revision; empty where it is run by hand.
     pub revision: String,
+    /// Which queue it reads: `main`, `suspects-1` or `suspects-2`.
+    #[serde(default)]
+    pub role: String,
     /// There is a connection to the hub.
     pub connected: bool,
     /// There is a consumer, or the sink is down and the worker waits for it without one.

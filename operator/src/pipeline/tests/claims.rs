@@ -1,6 +1,8 @@
 //! What is promised of decisions, one claim a test.
 
 use drover_crds::api::{Phase, ScalingSpec};
+use drover_worker::status::WorkerStatus;
+use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use super::model::{World, holding, spec};
@@ -269,4 +271,74 @@ fn numbers_alone_are_written_at_most_every_15_seconds_and_for_a_tenth() {
     world.step();
     assert!(!dead(&mut world, 109, 60));
     assert!(dead(&mut world, 110, 60));
+}
+
+fn with_handler() -> World {
+    let mut spec = spec();
+    spec["transform"] = json!({"handler": {"image": "registry.example/clean:1"}});
+    spec["scaling"] = json!({"replicas": 3});
+    World::new(spec)
+}
+
+/// Workers for suspects of each step.
+fn for_suspects(world: &World) -> Vec<(String, i32)> {
+    let replicas = |d: &Deployment| d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+    let mut all: Vec<_> =
+        world.owned.suspects.iter().map(|d| (d.metadata.name.clone().unwrap(), replicas(d))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn suspects_get_workers_of_their_own_from_zero_and_back() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![0, 0]);
+    world.converge();
+    assert_eq!(for_suspects(&world), []);
+    let told = |name: &str, replicas| (format!("p-suspects-{name}"), replicas);
+    for (waiting, wanted) in [(vec![14, 0], vec![told("1", 1)]), (vec![3200, 5], vec![told("1", 3), told("2", 1)])] {
+        world.suspects = Some(waiting);
+        world.converge();
+        assert_eq!(for_suspects(&world), wanted);
+    }
+    world.suspects = None;
+    world.converge();
+    assert_eq!(for_suspects(&world), [told("1", 3), told("2", 1)], "nobody knows, so all stays");
+    world.suspects = Some(vec![0, 0]);
+    world.workers = vec![WorkerStatus { role: "suspects-2".to_owned(), ..holding("Unreachable") }];
+    world.converge();
+    assert_eq!(for_suspects(&world), [told("1", 0), told("2", 1)], "the last of them holds one");
+    world.workers.clear();
+    world.converge();
+    assert_eq!(for_suspects(&world), [told("1", 0), told("2", 0)]);
+}
+
+#[test]
+fn suspects_are_left_to_the_revision_that_works() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.step();
+    assert_eq!(for_suspects(&world), [], "none is active yet");
+    world.converge();
+    assert_eq!(for_suspects(&world).len(), 1);
+    let before = world.owned.suspects.clone();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    assert_eq!(world.owned.suspects, before, "the new one is on its way");
+}
+
+#[test]
+fn workers_for_suspects_are_those_of_the_revision_and_read_another_queue() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.converge();
+    let found = world.owned.suspects[0].spec.clone().unwrap();
+    let pod = found.template.spec.unwrap();
+    let env = pod.containers[0].env.clone().unwrap();
+    let value = |name: &str| env.iter().find(|e| e.name == name).and_then(|e| e.value.clone());
+    assert_eq!(value("DROVER_ROLE").as_deref(), Some("suspects-1"));
+    assert_eq!(pod.init_containers.unwrap()[0].name, "handler");
+    let labels = found.template.metadata.unwrap().labels.unwrap();
+    assert!(!labels.contains_key(names::REVISION), "or the revision's Deployment would take them for its own");
+    assert!(found.selector.match_labels.unwrap().iter().all(|(name, value)| labels.get(name) == Some(value)));
 }

@@ -33,6 +33,7 @@ pub(super) struct World {
     pub secrets: Option<Secrets>,
     pub hub: External<HubFacts>,
     pub store: External<()>,
+    pub suspects: Option<Vec<u32>>,
     pub workers: Vec<WorkerStatus>,
     pub clock: Timestamp,
     pub status_age: Option<Duration>,
@@ -65,6 +66,7 @@ impl World {
             secrets: Some(Secrets { digest: "d".to_owned(), hub_port: 5671, sink_port: Some(5432) }),
             hub: External::Fine(HubFacts { dead: 0 }),
             store: External::Fine(()),
+            suspects: None,
             workers: Vec::new(),
             clock: "2026-01-01T00:00:00Z".parse().unwrap(),
             status_age: None,
@@ -87,6 +89,7 @@ impl World {
             hub: self.hub.clone(),
             store: self.store.clone(),
             owned: self.owned.clone(),
+            suspects: self.suspects.clone(),
             workers: self.workers.clone(),
             install: Install {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
@@ -143,11 +146,17 @@ impl World {
                 self.owned.config_maps.push(Arc::new(o));
             }
             Object::Deployment(mut o) => {
-                let old = self.owned.deployments.iter().find(|d| d.metadata.name == o.metadata.name).cloned();
+                let labels = o.metadata.labels.as_ref();
+                let list = if labels.is_some_and(|l| l.contains_key(names::SUSPECTS)) {
+                    &mut self.owned.suspects
+                } else {
+                    &mut self.owned.deployments
+                };
+                let old = list.iter().find(|d| d.metadata.name == o.metadata.name).cloned();
                 o.metadata.generation = Some(old.as_ref().and_then(|d| d.metadata.generation).unwrap_or(0) + 1);
                 o.status = old.and_then(|d| d.status.clone());
-                self.owned.deployments.retain(|d| d.metadata.name != o.metadata.name);
-                self.owned.deployments.push(Arc::new(*o));
+                list.retain(|d| d.metadata.name != o.metadata.name);
+                list.push(Arc::new(*o));
             }
         }
     }
@@ -244,6 +253,7 @@ impl World {
 /// A worker that holds.
 pub(super) fn holding(reason: &str) -> WorkerStatus {
     WorkerStatus {
+        role: "main".to_owned(),
         revision: String::new(),
         connected: true,
         consuming: true,
