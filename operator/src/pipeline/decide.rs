@@ -45,7 +45,8 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
         }
         events = writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
     }
-    let deletes = obsolete(&seen.owned, &rollout);
+    let mut deletes = obsolete(&seen.owned, &rollout);
+    deletes.extend(pods::backed_off(&seen.owned.pods).into_iter().map(Doomed::Pod));
     events.extend(deletes.iter().filter_map(removed));
     finish(seen, &rollout, writes, deletes, events)
 }
@@ -180,6 +181,12 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
             note: format!("Deployment {name} is told to drain and end"),
         }),
         Doomed::ConfigMap(_) => None,
+        Doomed::Pod(name) => Some(Notice {
+            warning: false,
+            reason: "PodReplaced".to_owned(),
+            action: "Delete",
+            note: format!("pod {name} died of messages and would wait to start again: another takes its place"),
+        }),
     }
 }
 
@@ -193,7 +200,7 @@ fn finish(
     let status = report::status(seen, rollout);
     let old = seen.old_status();
     events.extend(report::notices(&old, &status));
-    let calm = report::is_ready(&status) && rollout.settled();
+    let calm = report::is_ready(&status) && rollout.settled() && !suspects::are_handled(seen);
     let changed = report::must_write(&old, &status, seen.status_age);
     Plan { writes, deletes, status: changed.then_some(status), events, requeue: if calm { STEADY } else { WAITING } }
 }

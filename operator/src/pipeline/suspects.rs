@@ -26,6 +26,12 @@ pub(super) fn are_possible(pipeline: &Pipeline, seen: &Snapshot) -> bool {
     pipeline.handler.is_some() || !seen.owned.suspects.is_empty()
 }
 
+/// Whether there are some, or workers for them.
+pub(super) fn are_handled(seen: &Snapshot) -> bool {
+    let runs = |step| current(seen, step).is_some_and(|replicas| replicas > 0);
+    seen.suspects.iter().flatten().any(|waiting| *waiting > 0) || (1..=SUSPECT_STEPS).any(runs)
+}
+
 /// The step of a Deployment or pod of suspects.
 pub(super) fn step(labels: Option<&BTreeMap<String, String>>) -> Option<u8> {
     labels?.get(names::SUSPECTS)?.parse().ok()

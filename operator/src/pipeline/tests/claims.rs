@@ -2,13 +2,14 @@
 
 use drover_crds::api::{Phase, ScalingSpec};
 use drover_worker::status::WorkerStatus;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use serde_json::json;
 
 use super::model::{World, holding, spec};
 use crate::{
     condition::find,
     names,
+    pipeline::plan::Doomed,
     problem::{External, Problem},
 };
 
@@ -341,4 +342,30 @@ fn workers_for_suspects_are_those_of_the_revision_and_read_another_queue() {
     let labels = found.template.metadata.unwrap().labels.unwrap();
     assert!(!labels.contains_key(names::REVISION), "or the revision's Deployment would take them for its own");
     assert!(found.selector.match_labels.unwrap().iter().all(|(name, value)| labels.get(name) == Some(value)));
+}
+
+/// A pod of a pipeline whose handler is backed off after so many seconds of life.
+fn backed_off(label: &str, seconds: i64) -> Pod {
+    let time = |seconds: i64| format!("2026-01-01T00:00:{seconds:02}Z");
+    serde_json::from_value(json!({
+        "metadata": {"name": format!("pod-{label}-{seconds}"), "labels": {"drover.dev/pipeline": "p", label: "1"}},
+        "status": {"initContainerStatuses": [{
+            "name": "handler", "image": "i", "imageID": "", "ready": false, "restartCount": 2,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 139, "startedAt": time(0), "finishedAt": time(seconds)}},
+        }]},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_pod_that_died_at_work_is_replaced_and_a_broken_one_is_not() {
+    let mut world = with_handler();
+    world.converge();
+    for (label, seconds) in [("drover.dev/revision", 9), ("drover.dev/revision", 1), ("drover.dev/suspects", 1)] {
+        world.owned.pods.push(backed_off(label, seconds).into());
+    }
+    let replaced =
+        [Doomed::Pod("pod-drover.dev/revision-9".to_owned()), Doomed::Pod("pod-drover.dev/suspects-1".to_owned())];
+    assert_eq!(world.plan().deletes, replaced);
 }

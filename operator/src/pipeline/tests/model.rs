@@ -166,6 +166,7 @@ impl World {
             Doomed::Deployment(name) => {
                 self.change(name, |d| d.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH)));
             }
+            Doomed::Pod(name) => self.owned.pods.retain(|p| p.metadata.name.as_ref() != Some(name)),
             Doomed::ConfigMap(name) => self.owned.config_maps.retain(|c| c.metadata.name.as_ref() != Some(name)),
         }
     }
