@@ -122,8 +122,19 @@ impl Session<'_> {
             if !self.channel.status().connected() {
                 return Err(Lost::Cancelled);
             }
+            let context = &self.crew.context;
             match writer.probe().await {
-                Ok(()) => return Err(Lost::WaitedOut),
+                Ok(()) => {
+                    let there = match &context.handler {
+                        Some(handler) => handler.is_there().await,
+                        None => true,
+                    };
+                    if there {
+                        return Err(Lost::WaitedOut);
+                    }
+                    let message = "the handler does not answer";
+                    context.holds.enter(SELF, "handler", "HandlerUnreachable", message, clock::now());
+                }
                 Err(Failure::Hold { reason, message }) => {
                     self.crew.context.holds.enter(SELF, "sink", &reason, &message, clock::now());
                 }
