@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use drover_crds::api::{Binding, Phase, Status};
+use drover_worker::status::HoldingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
@@ -111,7 +112,14 @@ fn both(old: &[Binding], new: &[Binding]) -> Vec<Binding> {
 }
 
 fn findings(seen: &Snapshot, rollout: &Rollout) -> Vec<Finding> {
-    vec![accepted(seen), hub_ready(seen), store_ready(seen), workers_ready(seen, rollout), progressing(rollout)]
+    vec![
+        accepted(seen),
+        hub_ready(seen),
+        store_ready(seen),
+        workers_ready(seen, rollout),
+        dead_letter_safe(seen),
+        progressing(rollout),
+    ]
 }
 
 fn accepted(seen: &Snapshot) -> Finding {
@@ -133,7 +141,7 @@ fn hub_ready(seen: &Snapshot) -> Finding {
 
 fn store_ready(seen: &Snapshot) -> Finding {
     let needed = seen.admitted.as_ref().map_or(true, |p| p.sink.postgres.is_some());
-    let holding = seen.workers.iter().find_map(|w| w.holding.as_ref());
+    let holding = holding(seen, &["sink"]);
     match (&seen.store, holding) {
         (External::Problem(problem), _) => Finding::bad("StoreReady", problem),
         (_, Some(holding)) => Finding::new(
@@ -152,6 +160,31 @@ fn store_ready(seen: &Snapshot) -> Finding {
     }
 }
 
+/// What a worker waits for at one of these stages.
+fn holding<'s>(seen: &'s Snapshot, stages: &[&str]) -> Option<&'s HoldingStatus> {
+    seen.workers.iter().filter_map(|w| w.holding.as_ref()).find(|holding| stages.contains(&&*holding.stage))
+}
+
+/// False where a message that leaves the stream has nowhere to go; then the source stops rather than loses.
+fn dead_letter_safe(seen: &Snapshot) -> Finding {
+    let finding = |status, reason: &str, message: String| Finding::new("DeadLetterSafe", status, reason, message);
+    if let Some(holding) = holding(seen, &["deadLetter", "delay", "suspects"]) {
+        let message = format!("the source stops, nothing is lost: {}", holding.message);
+        return finding(Some(false), &holding.reason, message);
+    }
+    match (&seen.hub, &seen.admitted) {
+        (External::Fine(HubFacts { dead }), Ok(pipeline)) if *dead >= pipeline.max_dead_letters => {
+            let message = format!(
+                "queue {} is full with {dead} messages, so the source stops at the next: redrive or purge some",
+                pipeline.dead_letter_queue
+            );
+            finding(Some(false), "DeadLettersFull", message)
+        }
+        (External::Fine(_), _) => finding(Some(true), "Safe", "dead letters have a queue with room".to_owned()),
+        _ => finding(None, "NotChecked", "not looked at while the hub is not ready".to_owned()),
+    }
+}
+
 fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
     let finding = |status, reason, message: String| Finding::new("WorkersReady", status, reason, message);
     let revision = rollout.starting.as_ref().or(rollout.active.as_ref()).map_or("?", String::as_str);
@@ -165,6 +198,9 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
             0 => finding(Some(true), "Running", "no workers are wanted".to_owned()),
             _ => finding(Some(false), "Stopping", "workers finish what they hold, and end".to_owned()),
         };
+    }
+    if let Some(holding) = holding(seen, &["handler"]) {
+        return finding(Some(false), "HandlerFails", format!("workers hold, nothing is lost: {}", holding.message));
     }
     match &rollout.hindrance {
         _ if rollout.available.is_none() => {
@@ -203,7 +239,7 @@ fn progressing(rollout: &Rollout) -> Finding {
 
 /// Ready, Reconciling and Stalled, as kstatus reads them.
 fn summary(findings: &[Finding], rollout: &Rollout, message: &str) -> [Finding; 3] {
-    let bad = findings.iter().take(4).find(|f| f.status != Some(true));
+    let bad = findings.iter().take(5).find(|f| f.status != Some(true));
     let refused = findings.first().filter(|f| f.status == Some(false));
     let ready = match bad {
         None => Finding::new("Ready", Some(true), "Ready", message),
@@ -231,6 +267,8 @@ fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
         Phase::Waiting
     } else if !is("StoreReady", Some(true)) {
         if rollout.active.is_some() && !seen.owned.deployments.is_empty() { Phase::Holding } else { Phase::Waiting }
+    } else if is("DeadLetterSafe", Some(false)) {
+        Phase::Holding
     } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled() && is("WorkersReady", Some(true)) {
         Phase::Suspended
     } else if rollout.starting.is_some() || rollout.draining || !is("WorkersReady", Some(true)) {
@@ -247,6 +285,7 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
         return f.message.clone();
     }
     match phase {
+        Phase::Holding => of("DeadLetterSafe"),
         Phase::Progressing if rollout.hindrance.is_none() && (rollout.starting.is_some() || rollout.draining) => {
             of("Progressing")
         }
@@ -275,7 +314,7 @@ pub(super) fn notices(old: &Status, new: &Status) -> Vec<Notice> {
 }
 
 fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
-    let told = matches!(&*new.type_, "Accepted" | "HubReady" | "StoreReady" | "WorkersReady");
+    let told = matches!(&*new.type_, "Accepted" | "HubReady" | "StoreReady" | "WorkersReady" | "DeadLetterSafe");
     let changed = old.is_none_or(|o| (&o.status, &o.reason) != (&new.status, &new.reason));
     let bad = new.status == "False" && !matches!(&*new.reason, "Starting" | "Stopping" | "NotStarted");
     let mended = new.status == "True" && old.is_some_and(|o| o.status == "False");

@@ -369,3 +369,30 @@ fn a_pod_that_died_at_work_is_replaced_and_a_broken_one_is_not() {
         [Doomed::Pod("pod-drover.dev/revision-9".to_owned()), Doomed::Pod("pod-drover.dev/suspects-1".to_owned())];
     assert_eq!(world.plan().deletes, replaced);
 }
+
+#[test]
+fn dead_letters_that_have_nowhere_to_go_are_told_apart_from_a_sink_that_is_down() {
+    let mut world = running();
+    assert_eq!(reason(&world, "DeadLetterSafe"), "True Safe");
+    let at = |stage: &str, reason: &str| {
+        let mut worker = holding(reason);
+        worker.holding.as_mut().unwrap().stage = stage.to_owned();
+        vec![worker]
+    };
+    for (stage, why, conditions) in [
+        ("sink", "Unreachable", ["False SinkRefuses", "True Safe", "True Running"]),
+        ("deadLetter", "DeadLetterRefused", ["True TableFits", "False DeadLetterRefused", "True Running"]),
+        ("suspects", "Unreachable", ["True TableFits", "False Unreachable", "True Running"]),
+        ("handler", "HandlerDied", ["True TableFits", "True Safe", "False HandlerFails"]),
+    ] {
+        world.workers = at(stage, why);
+        world.step();
+        assert_eq!(["StoreReady", "DeadLetterSafe", "WorkersReady"].map(|type_| reason(&world, type_)), conditions);
+        assert!(reason(&world, "Ready").starts_with("False"), "{stage}");
+    }
+    world.workers.clear();
+    world.hub = External::Fine(super::super::snapshot::HubFacts { dead: 1_000_000 });
+    world.step();
+    assert_eq!(reason(&world, "DeadLetterSafe"), "False DeadLettersFull");
+    assert_eq!(world.status().phase, Some(Phase::Holding));
+}
