@@ -15,7 +15,10 @@ use std::{
 
 use axum::{Router, body::Bytes, http::StatusCode};
 
-use crate::surroundings::{APPEND, Lane, Worker, eventually, header};
+use crate::{
+    node_loss::hold,
+    surroundings::{APPEND, Lane, Worker, eventually, header},
+};
 
 const COLUMNS: &str = "message_id text PRIMARY KEY, n bigint, kill text";
 /// Says to this executable that it is a handler, and on which port.
@@ -154,40 +157,88 @@ fn hangs(worker: u16) -> bool {
     asked.is_ok() && answer.starts_with("HTTP/1.1 503")
 }
 
+/// Publishes `messages`, those of `killers` with what kills.
+async fn publish(lane: &Lane, messages: u64, killers: &[u64], kill: &str) {
+    let body = |n: u64| {
+        if killers.contains(&n) { format!(r#"{{"n":{n},"kill":"{kill}"}}"#) } else { format!(r#"{{"n":{n}}}"#) }
+    };
+    let bodies: Vec<(String, String)> = (0..messages).map(|n| (format!("m-{n}"), body(n))).collect();
+    lane.publish(bodies.iter().map(|(id, body)| (id.clone(), body.as_bytes()))).await;
+}
+
+async fn pods(lane: &Lane, more: &[(&str, &str)]) -> Vec<Pod> {
+    let mut pods = Vec::new();
+    for role in ["main", "suspects-1", "suspects-2"] {
+        pods.push(Pod::start(lane, role, more).await);
+    }
+    pods
+}
+
+/// Waits until everything has come to its end; then how often handlers died, and the dead letters.
+async fn finish(lane: &Lane, pods: Vec<Pod>, rows: u64, dead: u32) -> (u32, Vec<lapin::message::BasicGetMessage>) {
+    lane.await_rows(rows).await;
+    eventually("the dead letters", || async { (lane.ready(&lane.dead()).await == dead).then_some(()) }).await;
+    let mut deaths = 0;
+    for pod in pods {
+        deaths += pod.stop().await;
+    }
+    assert_eq!((lane.count().await, lane.left().await), (rows, 0));
+    let letters = lane.dead_letters().await;
+    assert_eq!(letters.len(), dead as usize);
+    (deaths, letters)
+}
+
 /// One of 200 kills: exactly one dead letter, the others at the sink.
 async fn one_of_two_hundred(kill: &str, prefetch: &str) {
     let lane = Lane::new(&format!("kill-{kill}-{prefetch}")).await;
     lane.declare_detours().await;
     lane.table(COLUMNS).await;
-    let bodies: Vec<(String, String)> = (0..200)
-        .map(|n| {
-            (
-                format!("m-{n}"),
-                if n == 77 { format!(r#"{{"n":{n},"kill":"{kill}"}}"#) } else { format!(r#"{{"n":{n}}}"#) },
-            )
-        })
-        .collect();
-    lane.publish(bodies.iter().map(|(id, body)| (id.clone(), body.as_bytes()))).await;
-    let more = [("DROVER_SOURCE_PREFETCH", prefetch)];
-    let mut pods = Vec::new();
-    for role in ["main", "suspects-1", "suspects-2"] {
-        pods.push(Pod::start(&lane, role, &more).await);
-    }
-    lane.await_rows(199).await;
-    eventually("one dead letter", || async { (lane.ready(&lane.dead()).await == 1).then_some(()) }).await;
-    let mut deaths = 0;
-    for pod in pods {
-        deaths += pod.stop().await;
-    }
-    let dead = lane.dead_letters().await;
-    assert_eq!((lane.count().await, lane.left().await, dead.len()), (199, 0, 1));
-    assert_eq!(dead[0].data, bodies[77].1.as_bytes());
+    publish(&lane, 200, &[77], kill).await;
+    let pods = pods(&lane, &[("DROVER_SOURCE_PREFETCH", prefetch)]).await;
+    let (deaths, dead) = finish(&lane, pods, 199, 1).await;
+    assert_eq!(dead[0].data, format!(r#"{{"n":77,"kill":"{kill}"}}"#).as_bytes());
     let told = ["reason", "class", "stage", "attempts", "original-queue"]
         .map(|name| header(&dead[0], &format!("x-drover-{name}")));
     assert_eq!(told, ["KilledWorker", "killer", "worker", "2", &lane.name]);
     let exit = if kill == "loop" { "timeout" } else { "the handler ended the connection" };
     assert!(header(&dead[0], "x-drover-exit").starts_with(exit), "{}", header(&dead[0], "x-drover-exit"));
     assert_eq!(deaths, 4, "once in the stream, once among some, twice alone");
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_killers_among_many_cost_ten_messages() {
+    let lane = Lane::new("kill-ten").await;
+    lane.declare_detours().await;
+    lane.table(COLUMNS).await;
+    let killers: Vec<u64> = (0..10).map(|n| n * 60 + 7).collect();
+    publish(&lane, 600, &killers, "exit").await;
+    let pods = pods(&lane, &[]).await;
+    let (_, dead) = finish(&lane, pods, 590, 10).await;
+    let mut found: Vec<u64> = dead
+        .iter()
+        .map(|letter| serde_json::from_slice::<serde_json::Value>(&letter.data).unwrap()["n"].as_u64().unwrap())
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, killers);
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_killer_among_what_a_lost_node_held_costs_one_message() {
+    let lane = Lane::new("kill-node").await;
+    lane.declare_detours().await;
+    lane.table(COLUMNS).await;
+    publish(&lane, 1600, &[800], "segfault").await;
+    let holders = futures::future::try_join_all((0..16).map(|_| hold(&lane.name, 100))).await.unwrap();
+    eventually("all of it is held", || async { (lane.ready(&lane.name).await == 0).then_some(()) }).await;
+    for holder in holders {
+        holder.dies().await;
+    }
+    let pods = pods(&lane, &[]).await;
+    let (deaths, dead) = finish(&lane, pods, 1599, 1).await;
+    assert_eq!(dead[0].data, br#"{"n":800,"kill":"segfault"}"#);
+    assert_eq!(deaths, 3, "once among some, twice alone");
     lane.close().await;
 }
 

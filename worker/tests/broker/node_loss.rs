@@ -47,12 +47,19 @@ impl Drop for Process {
 }
 
 /// What a worker holds that has taken so many messages and acknowledged none.
-struct Holder {
+pub(crate) struct Holder {
     connection: Connection,
     _consumer: Consumer,
 }
 
-async fn hold(queue: &str, messages: u32) -> lapin::Result<Holder> {
+impl Holder {
+    /// To the broker, the end of a connection is the end of its process.
+    pub(crate) async fn dies(self) {
+        self.connection.close(200, "killed".into()).await.unwrap();
+    }
+}
+
+pub(crate) async fn hold(queue: &str, messages: u32) -> lapin::Result<Holder> {
     let connection = hub::connect(&address(&env("DROVER_TEST_HUB_URI")), "drover-test-holder").await.unwrap();
     let channel = connection.create_channel().await?;
     channel.basic_qos(u16::try_from(messages).unwrap(), BasicQosOptions::default()).await?;
@@ -76,9 +83,8 @@ async fn sixteen_workers_that_die_at_once_cost_no_message() {
     lane.publish_numbered(0..u64::from(WORKERS * EACH)).await;
     let holders = try_join_all((0..WORKERS).map(|_| hold(&lane.name, EACH))).await.unwrap();
     eventually("all of it is held", || async { (lane.ready(&lane.name).await == 0).then_some(()) }).await;
-    // To the broker, the end of a connection is the end of its process.
     for holder in holders {
-        holder.connection.close(200, "killed".into()).await.unwrap();
+        holder.dies().await;
     }
     let main = lane.worker(APPEND, &[("DROVER_SUSPECTS", "true")]).await;
     let suspects = suspects(&lane).await;

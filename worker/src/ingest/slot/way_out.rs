@@ -1,7 +1,7 @@
 //! How messages leave a batch other than by the sink: to the dead letters, or to another queue of the pipeline. What no queue takes
 //! is waited with, not lost.
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Duration};
 
 use lapin::message::Delivery;
 
@@ -16,6 +16,9 @@ use super::{
     },
     Course, Slot, SlotEnd, Surrendered, Way,
 };
+
+/// Time for a confirm after a surrender: less than a session waits for slots that surrender.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl Slot {
     /// Sends on what is not to be worked on here.
@@ -44,6 +47,12 @@ impl Slot {
         }
     }
 
+    /// What is published and given back too is there twice, so a confirm that is on its way is waited for.
+    async fn given_up(&self) {
+        self.surrender.cancelled().await;
+        tokio::time::sleep(LAST_WORD).await;
+    }
+
     /// It failed in passing.
     pub(super) fn try_later(
         &self,
@@ -65,7 +74,7 @@ impl Slot {
             let context = Arc::clone(&self.context);
             let receipts = tokio::select! {
                 receipts = context.transfer(&outgoing) => receipts,
-                () = self.surrender.cancelled() => return Err(Surrendered),
+                () = self.given_up() => return Err(Surrendered),
             };
             let trouble = trouble(&receipts, "a queue that it needs is missing, not bound or full: mend it");
             let mut receipts = receipts.unwrap_or_default().into_iter();
@@ -104,7 +113,7 @@ impl Slot {
             let context = Arc::clone(&self.context);
             let receipts = tokio::select! {
                 receipts = context.dead_letter(&letters) => receipts,
-                () = self.surrender.cancelled() => return Err(Surrendered),
+                () = self.given_up() => return Err(Surrendered),
             };
             let (reason, message) = trouble(&receipts, "the dead-letter queue is missing, not bound or full: mend it");
             let before = dead.len();
