@@ -61,8 +61,8 @@ pub fn revision_labels(pipeline: &str, revision: &str) -> BTreeMap<String, Strin
     labels
 }
 
-/// Label selector of a pipeline's pods, as text.
+/// Label selector of a pipeline's pods that read its source, as text.
 #[must_use]
 pub fn selector(pipeline: &str) -> String {
-    format!("{PIPELINE}={pipeline}")
+    format!("{PIPELINE}={pipeline},!{SUSPECTS}")
 }

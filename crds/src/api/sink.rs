@@ -114,7 +114,10 @@ pub struct HubSink {
 #[serde(rename_all = "camelCase")]
 pub struct HttpSink {
     /// Where results are posted, `http://` or `https://`. Without credentials: they belong into the secret.
-    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^/?#@:\s]+(:[0-9]+)?([/?][^\s#]*)?$"))]
+    #[schemars(
+        length(min = 8, max = 2048),
+        regex(pattern = r"^https?://([^/?#@:\s\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?([/?][^\s#]*)?$")
+    )]
     pub url: String,
     /// Secret of the same namespace, all keys optional: `token` (sent as a bearer token), `ca.crt` (PEM), `tls.crt` and `tls.key`
     /// (PEM, a client certificate).
