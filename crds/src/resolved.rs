@@ -1,6 +1,8 @@
 //! What a spec means once its defaults are filled in. The only place where defaults are.
 
+mod queues;
 mod retry;
+mod web;
 
 use crate::api::{
     Binding, DeletionPolicy, Delivery, HandlerSpec, IngestPipelineSpec, PodTemplate, PostgresMode, PostgresSink,
@@ -31,38 +33,14 @@ pub const HANDLER_PORT: u16 = 8080;
 pub const WORKER_PORT: u16 = 9464;
 /// Default of `transform.handler.timeoutSeconds`.
 pub const HANDLER_TIMEOUT_SECONDS: u32 = 30;
-/// Steps of the way that suspects take: each is a queue of its own with fewer messages in flight, the last with one.
-pub const SUSPECT_STEPS: u8 = 2;
 /// Longest name or routing key of AMQP, in bytes.
 pub const NAME_BYTES: usize = 255;
 /// The name after FROM in `transform.query`.
 pub const TRANSFORM_ALIAS: &str = "input";
 
+pub use queues::{SUSPECT_STEPS, delay_key, delay_queue, suspects_key, suspects_queue};
 pub use retry::{RETRY_ATTEMPTS, RETRY_INITIAL_SECONDS, RETRY_MAX_SECONDS, Retry};
-
-/// The queue of a source's suspects at a step, from 1.
-#[must_use]
-pub fn suspects_queue(source: &str, step: u8) -> String {
-    format!("{source}.{}", suspects_key(step))
-}
-
-/// Key of the pipeline's exchange that leads to the suspects of a step, from 1.
-#[must_use]
-pub fn suspects_key(step: u8) -> String {
-    format!("suspects-{step}")
-}
-
-/// The queue in which a source's messages wait for so many seconds.
-#[must_use]
-pub fn delay_queue(source: &str, seconds: u32) -> String {
-    format!("{source}.{}", delay_key(seconds))
-}
-
-/// Key of the pipeline's exchange that leads to a wait of so many seconds.
-#[must_use]
-pub fn delay_key(seconds: u32) -> String {
-    format!("delay-{seconds}")
-}
+pub use web::{is_web, web_port};
 
 /// An `IngestPipeline` without open questions.
 #[derive(Debug, Clone, PartialEq)]
@@ -317,25 +295,6 @@ fn check_sink(sink: &Sink) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Whether a text is a URL of HTTP with a host.
-#[must_use]
-pub fn is_web(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    host.is_some_and(|host| !host.is_empty() && !host.starts_with(':') && !host.contains(['@', ' ']))
-        && url.bytes().all(|b| b.is_ascii_graphic())
-}
-
-/// The port of a URL of HTTP.
-#[must_use]
-pub fn web_port(url: &str) -> Option<u16> {
-    let (scheme, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    // An IPv6 address has colons of its own, in brackets.
-    let port = authority.rsplit(']').next()?.rsplit_once(':').map(|(_, port)| port);
-    port.map_or(Some(if scheme == "https" { 443 } else { 80 }), |port| port.parse().ok())
-}
-
 /// Splits `table` or `schema.table`.
 #[must_use]
 pub fn table(text: &str) -> Option<(Option<&str>, &str)> {
@@ -406,29 +365,5 @@ fn default_resources() -> ResourceRequirements {
         requests: quantities(&[("cpu", "50m"), ("memory", "48Mi")]),
         limits: quantities(&[("memory", "256Mi")]),
         claims: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_of_http_has_a_host_and_a_port() {
-        for (url, port) in [
-            ("https://sink.example", 443),
-            ("http://sink.example/in?a=b:1", 80),
-            ("http://sink:8000/in", 8000),
-            ("https://[::1]/", 443),
-            ("https://[::1]:8443", 8443),
-        ] {
-            assert!(is_web(url), "{url}");
-            assert_eq!(web_port(url), Some(port), "{url}");
-        }
-        for url in
-            ["ftp://sink", "https://", "https:///in", "https://:80", "https://user:secret@sink", "https://a b", "sink"]
-        {
-            assert!(!is_web(url), "{url}");
-        }
     }
 }

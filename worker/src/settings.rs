@@ -1,12 +1,9 @@
 //! What a worker is told: environment variables in, settings out. Reads no file and connects to nothing.
 
-use std::{
-    fmt::{self, Display},
-    net::SocketAddr,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+mod role;
+mod web;
+
+use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use drover_crds::{
     api::Sink,
@@ -21,6 +18,9 @@ use crate::{
     store::{StoreAddress, StoreParts},
     tls::Material,
 };
+
+pub use role::Role;
+pub use web::{Handler, Server};
 
 /// Namespace of the pipeline; for logs and headers.
 pub const NAMESPACE: &str = "DROVER_NAMESPACE";
@@ -188,73 +188,6 @@ pub struct Source {
     pub id: MessageId,
     /// Largest body, in bytes.
     pub max_bytes: u32,
-}
-
-/// Which of the pipeline's queues a worker reads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Role {
-    /// The source.
-    #[default]
-    Main,
-    /// What was in flight at a crash, some at a time.
-    Suspects1,
-    /// What was in flight at another crash, one at a time.
-    Suspects2,
-}
-
-impl Role {
-    /// The step of suspects, from 1.
-    #[must_use]
-    pub fn step(self) -> Option<u8> {
-        match self {
-            Self::Main => None,
-            Self::Suspects1 => Some(1),
-            Self::Suspects2 => Some(2),
-        }
-    }
-
-    /// The queue that is read.
-    #[must_use]
-    pub fn queue(self, source: &str) -> String {
-        self.step().map_or_else(|| source.to_owned(), |step| resolved::suspects_queue(source, step))
-    }
-}
-
-impl FromStr for Role {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "main" => Ok(Self::Main),
-            "suspects-1" => Ok(Self::Suspects1),
-            "suspects-2" => Ok(Self::Suspects2),
-            _ => Err("there is no such role"),
-        }
-    }
-}
-
-/// A container beside the worker that transforms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handler {
-    /// Its port on localhost.
-    pub port: u16,
-    /// Time for one message.
-    pub timeout: Duration,
-}
-
-/// How a server that is the sink is spoken to.
-#[derive(Clone, Default)]
-pub struct Server {
-    /// Sent as a bearer token.
-    pub token: Option<String>,
-    /// Authorities, and a client's certificate with its key.
-    pub tls: Material,
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("token", &self.token.is_some()).field("tls", &self.tls).finish()
-    }
 }
 
 /// How the log is written.
