@@ -93,6 +93,7 @@ pub(crate) struct Meter {
     dead_lettered: AtomicU64,
     suspected: AtomicU64,
     delayed: AtomicU64,
+    started_alone: AtomicU64,
     stuck: Duration,
     work: Mutex<Work>,
     started_seconds: u64,
@@ -131,6 +132,7 @@ impl Meter {
             dead_lettered: AtomicU64::new(0),
             suspected: AtomicU64::new(0),
             delayed: AtomicU64::new(0),
+            started_alone: AtomicU64::new(0),
             stuck: STUCK.max(longest.unwrap_or_default() * 2),
             work: Mutex::new(Work { batches: 0, since: now, busy: Duration::ZERO, progress: now }),
             started_seconds: u64::try_from(clock::today().as_second()).unwrap_or(0),
@@ -208,7 +210,8 @@ impl Meter {
             Outcome::Written | Outcome::Repeated | Outcome::Filtered => self.processed.fetch_add(messages, Relaxed),
             Outcome::Suspected => self.suspected.fetch_add(messages, Relaxed),
             Outcome::Delayed => self.delayed.fetch_add(messages, Relaxed),
-            Outcome::Returned | Outcome::Started => 0,
+            Outcome::Started => self.started_alone.fetch_add(messages, Relaxed),
+            Outcome::Returned => 0,
         };
         self.work().progress = now;
     }
@@ -222,9 +225,10 @@ impl Meter {
         self.dead_letters.get_or_create(&ReasonLabel { stage, reason }).inc();
     }
 
-    /// Messages that came to an end here.
+    /// Messages that came to an end here, those that went on to another queue among them: all took time.
     pub(crate) fn done(&self) -> u64 {
-        self.processed.load(Relaxed) + self.dead_lettered.load(Relaxed)
+        let counts = [&self.processed, &self.dead_lettered, &self.suspected, &self.started_alone, &self.delayed];
+        counts.into_iter().map(|count| count.load(Relaxed)).sum()
     }
 
     pub(crate) fn busy(&self, now: Instant) -> Duration {
