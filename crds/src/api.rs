@@ -2,6 +2,7 @@
 //!
 //! No defaults are in the schema: what the API server writes into a spec is drift to GitOps. See [`crate::resolved`].
 
+pub mod handler;
 pub mod hub;
 pub mod ingest_pipeline;
 pub mod scaling;
@@ -11,10 +12,13 @@ pub mod status;
 pub mod window_query;
 pub mod worker;
 
+pub use handler::HandlerSpec;
 pub use hub::{Binding, HubSpec, SecretRef};
-pub use ingest_pipeline::{DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, TransformSpec};
+pub use ingest_pipeline::{
+    DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, RetrySpec, TransformSpec,
+};
 pub use scaling::{ScalingMode, ScalingSpec};
-pub use sink::{Discard, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
+pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
 pub use status::{Delivery, Phase, ScaleStatus, Status};
 pub use window_query::{WindowQuery, WindowQuerySpec};

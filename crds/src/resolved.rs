@@ -1,8 +1,12 @@
 //! What a spec means once its defaults are filled in. The only place where defaults are.
 
+mod queues;
+mod retry;
+mod web;
+
 use crate::api::{
-    Binding, DeletionPolicy, Delivery, IngestPipelineSpec, PodTemplate, PostgresMode, PostgresSink, ScalingMode,
-    ScalingSpec, SecretRef, Sink,
+    Binding, DeletionPolicy, Delivery, HandlerSpec, IngestPipelineSpec, PodTemplate, PostgresMode, PostgresSink,
+    ScalingMode, ScalingSpec, SecretRef, Sink,
 };
 use crate::query::{QueryError, parse_transform};
 use k8s_openapi::{
@@ -23,6 +27,12 @@ pub const CONCURRENCY: u16 = 4;
 pub const RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 /// Default of `deadLetter.maxMessages`.
 pub const MAX_DEAD_LETTERS: u32 = 1_000_000;
+/// Default of `transform.handler.port`.
+pub const HANDLER_PORT: u16 = 8080;
+/// The port of a worker in a pod, for health, metrics and status; a handler beside it cannot have it.
+pub const WORKER_PORT: u16 = 9464;
+/// Default of `transform.handler.timeoutSeconds`.
+pub const HANDLER_TIMEOUT_SECONDS: u32 = 30;
 /// Longest name or routing key of AMQP, in bytes.
 pub const NAME_BYTES: usize = 255;
 /// Default of `scaling.maxReplicas`.
@@ -35,6 +45,10 @@ pub const CATCH_UP_SECONDS: u32 = 60;
 pub const COOLDOWN_SECONDS: u32 = 60;
 /// The name after FROM in `transform.query`.
 pub const TRANSFORM_ALIAS: &str = "input";
+
+pub use queues::{SUSPECT_STEPS, delay_key, delay_queue, suspects_key, suspects_queue};
+pub use retry::{RETRY_ATTEMPTS, RETRY_INITIAL_SECONDS, RETRY_MAX_SECONDS, Retry};
+pub use web::{is_web, web_port};
 
 /// An `IngestPipeline` without open questions.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +71,8 @@ pub struct Pipeline {
     pub max_bytes: u32,
     /// The transform's query, as written.
     pub transform: Option<String>,
+    /// The user's container that transforms, as written.
+    pub handler: Option<HandlerSpec>,
     /// The sink, as written.
     pub sink: Sink,
     /// The worker's image, where it is not the operator's default.
@@ -75,6 +91,8 @@ pub struct Pipeline {
     pub scaling: Scaling,
     /// The dead-letter queue.
     pub dead_letter_queue: String,
+    /// When what failed in passing is tried again.
+    pub retry: Retry,
     /// Life of a dead letter, in seconds.
     pub retention_seconds: u32,
     /// Most dead letters.
@@ -167,8 +185,14 @@ pub enum Invalid {
     #[error("source.id: {0:?} is not messageId, header:NAME or a JSON path such as $.id")]
     Id(String),
     /// Not exactly one sink.
-    #[error("sink: exactly one of postgres, hub and discard must be set")]
+    #[error("sink: exactly one of postgres, hub, http and discard must be set")]
     Sink,
+    /// Not exactly one transform.
+    #[error("transform: exactly one of query and handler must be set")]
+    Transform,
+    /// A URL of another form.
+    #[error("sink.http.url: {0:?} is not http:// or https:// with a host")]
+    Url(String),
     /// A path of another form.
     #[error("sink.postgres.columns: {0}: {1:?} is not a JSON path such as $.payloads.pref")]
     Column(String, String),
@@ -198,7 +222,11 @@ impl Pipeline {
         let worker = spec.worker.clone().unwrap_or_default();
         let dead = spec.dead_letter.clone().unwrap_or_default();
         let id = source.id.as_deref().unwrap_or("messageId");
-        let transform = spec.transform.as_ref().map(|t| t.query.clone());
+        let (transform, handler) =
+            spec.transform.as_ref().map_or((None, None), |t| (t.query.clone(), t.handler.clone()));
+        if spec.transform.is_some() && transform.is_some() == handler.is_some() {
+            return Err(Invalid::Transform);
+        }
         if let Some(query) = &transform {
             check_transform(query)?;
         }
@@ -213,6 +241,7 @@ impl Pipeline {
             id: MessageId::parse(id).ok_or_else(|| Invalid::Id(id.to_owned()))?,
             max_bytes: source.max_bytes.unwrap_or(MAX_BYTES),
             transform,
+            handler,
             sink: spec.sink.clone(),
             image: worker.image,
             concurrency: worker.concurrency.unwrap_or(CONCURRENCY),
@@ -222,6 +251,7 @@ impl Pipeline {
             egress: worker.egress,
             scaling: Scaling::resolve(spec.scaling.as_ref()),
             dead_letter_queue: dead.queue.unwrap_or_else(|| format!("{}.dead", source.queue)),
+            retry: Retry::resolve(spec.retry.as_ref()),
             retention_seconds: dead.retention_seconds.unwrap_or(RETENTION_SECONDS),
             max_dead_letters: dead.max_messages.unwrap_or(MAX_DEAD_LETTERS),
             deletion_policy: spec.deletion_policy.unwrap_or_default(),
@@ -237,6 +267,12 @@ impl Pipeline {
             ("source.queue", "the exchange's name, <queue>.drover,", self.exchange()),
             ("deadLetter.queue", "the queue's name", self.dead_letter_queue.clone()),
         ];
+        for step in 1..=SUSPECT_STEPS {
+            names.push(("source.queue", "the name of the queue of suspects", suspects_queue(&self.queue, step)));
+        }
+        for step in self.delays() {
+            names.push(("source.queue", "the name of a queue that delays", delay_queue(&self.queue, step)));
+        }
         for binding in &self.bindings {
             names.push(("source.bindings", "an exchange's name", binding.exchange.clone()));
             names.push(("source.bindings", "a routing key", binding.routing_key.clone()));
@@ -257,6 +293,12 @@ impl Pipeline {
         format!("{}.drover", self.queue)
     }
 
+    /// Waits that messages may need, in seconds: none where nothing fails in passing for one message alone.
+    #[must_use]
+    pub fn delays(&self) -> Vec<u32> {
+        if self.handler.is_some() || self.sink.http.is_some() { self.retry.steps() } else { Vec::new() }
+    }
+
     /// What delivery amounts to.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
@@ -275,9 +317,12 @@ fn check_transform(query: &str) -> Result<(), Invalid> {
 }
 
 fn check_sink(sink: &Sink) -> Result<(), Invalid> {
-    let set = [sink.postgres.is_some(), sink.hub.is_some(), sink.discard.is_some()];
+    let set = [sink.postgres.is_some(), sink.hub.is_some(), sink.http.is_some(), sink.discard.is_some()];
     if set.into_iter().filter(|s| *s).count() != 1 {
         return Err(Invalid::Sink);
+    }
+    if let Some(http) = sink.http.as_ref().filter(|http| !is_web(&http.url)) {
+        return Err(Invalid::Url(http.url.clone()));
     }
     if let Some(postgres) = &sink.postgres {
         table(&postgres.table).ok_or_else(|| Invalid::Table(postgres.table.clone()))?;

@@ -264,9 +264,17 @@ fn the_reference_has_the_defaults_that_are_used() {
         ("scaling.cooldownSeconds", plain.scaling.cooldown_seconds.to_string()),
         ("scaling.fallbackReplicas", plain.scaling.fallback_replicas.to_string()),
         ("deadLetter.retentionSeconds", plain.retention_seconds.to_string()),
+        ("retry.attempts", plain.retry.attempts.to_string()),
+        ("retry.initialSeconds", plain.retry.initial_seconds.to_string()),
+        ("retry.maxSeconds", plain.retry.max_seconds.to_string()),
         ("deadLetter.maxMessages", plain.max_dead_letters.to_string()),
         ("deletionPolicy", format!("{:?}", plain.deletion_policy)),
     ] {
+        assert!(reference.contains(&format!("| `{field}` | `{default}` |")), "{field}: {default}");
+    }
+    for (field, default) in
+        [("port", u32::from(resolved::HANDLER_PORT)), ("timeoutSeconds", resolved::HANDLER_TIMEOUT_SECONDS)]
+    {
         assert!(reference.contains(&format!("| `{field}` | `{default}` |")), "{field}: {default}");
     }
     assert_eq!(plain.id, resolved::MessageId::Property);

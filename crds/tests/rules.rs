@@ -53,14 +53,22 @@ fn a_sound_pipeline_breaks_no_rule() {
         })),
         ""
     );
+    assert_eq!(
+        refusals(&pipeline(|s| {
+            s["transform"] = json!({"handler": {"image": "i", "port": 8080}});
+            s["sink"] = json!({"http": {"url": "https://sink.example/in"}});
+            s["retry"] = json!({"attempts": 2, "initialSeconds": 300});
+        })),
+        ""
+    );
 }
 
 #[test]
 fn a_new_pipeline_that_breaks_a_rule_is_refused_with_its_message() {
     type Change = fn(&mut Value);
     let cases: &[(&str, Change)] = &[
-        ("exactly one of postgres, hub and discard must be set", |s| s["sink"] = json!({})),
-        ("exactly one of postgres, hub and discard must be set", |s| s["sink"]["discard"] = json!({})),
+        ("exactly one of postgres, hub, http and discard must be set", |s| s["sink"] = json!({})),
+        ("exactly one of postgres, hub, http and discard must be set", |s| s["sink"]["discard"] = json!({})),
         ("mode Upsert needs key and orderBy", |s| s["sink"]["postgres"]["mode"] = json!("Upsert")),
         ("key and orderBy belong to mode Upsert", |s| s["sink"]["postgres"]["key"] = json!(["a"])),
         ("key and orderBy belong to mode Upsert", |s| {
@@ -78,6 +86,15 @@ fn a_new_pipeline_that_breaks_a_rule_is_refused_with_its_message() {
         ("names that begin with amq. belong to the broker", |s| s["source"]["queue"] = json!("amq.q")),
         ("names that begin with amq. belong to the broker", |s| s["deadLetter"] = json!({"queue": "amq.q"})),
         ("exchange is empty", |s| s["source"]["bindings"] = json!([{"exchange": ""}])),
+        ("exactly one of transform.query and transform.handler must be set", |s| s["transform"] = json!({})),
+        ("exactly one of transform.query and transform.handler must be set", |s| {
+            s["transform"] = json!({"query": "SELECT a FROM input", "handler": {"image": "i"}});
+        }),
+        ("port 9464 is the worker's own", |s| s["transform"] = json!({"handler": {"image": "i", "port": 9464}})),
+        ("retry.maxSeconds is less than retry.initialSeconds", |s| s["retry"] = json!({"initialSeconds": 301})),
+        ("retry.maxSeconds is less than retry.initialSeconds", |s| {
+            s["retry"] = json!({"initialSeconds": 20, "maxSeconds": 10});
+        }),
         ("deadLetter.queue and source.queue must differ", |s| s["deadLetter"] = json!({"queue": "q"})),
         ("scaling.minReplicas is more than scaling.maxReplicas", |s| s["scaling"] = json!({"minReplicas": 21})),
         ("scaling.minReplicas is more than scaling.maxReplicas", |s| {

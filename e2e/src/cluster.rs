@@ -18,9 +18,6 @@ use crate::until::until;
 /// The field manager of what tests write.
 pub const MANAGER: &str = "drover-e2e";
 
-/// Where workers and the operator serve health, metrics and status.
-pub const PORT: u16 = 8080;
-
 /// A namespace.
 #[derive(Clone)]
 pub struct Cluster {

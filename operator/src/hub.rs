@@ -7,6 +7,7 @@ mod remove;
 mod reply;
 mod topologies;
 mod topology;
+mod waiting;
 
 pub use depth::Depths;
 pub use pool::{Hub, Hubs};

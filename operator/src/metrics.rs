@@ -42,6 +42,8 @@ pub struct Metrics {
     pub writes: Family<WriteLabels, Counter>,
     /// Messages in dead-letter queues.
     pub dead_letters: Family<ObjectLabels, Gauge>,
+    /// Suspects that wait, of all steps.
+    pub suspects: Family<ObjectLabels, Gauge>,
     /// 1 where an object is ready.
     pub ready: Family<ObjectLabels, Gauge>,
     /// Worker pods.
@@ -124,6 +126,7 @@ impl Default for Metrics {
             duration: Histogram::new([0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             writes: Family::default(),
             dead_letters: Family::default(),
+            suspects: Family::default(),
             ready: Family::default(),
             replicas: Family::default(),
             scale: Scale::default(),
@@ -138,6 +141,7 @@ impl Default for Metrics {
         );
         registry.register("writes", "Writes to the API server by kind and verb", metrics.writes.clone());
         registry.register("dead_letters", "Messages in the dead-letter queue", metrics.dead_letters.clone());
+        registry.register("suspects", "Messages in the queues of suspects", metrics.suspects.clone());
         registry.register("ready", "1 if the object is ready, 0 if it is not", metrics.ready.clone());
         registry.register("worker_replicas", "Worker pods", metrics.replicas.clone());
         metrics.scale.register(&mut registry);
@@ -160,6 +164,7 @@ impl Metrics {
     /// An object is gone: its numbers go too.
     pub(crate) fn forget(&self, labels: &ObjectLabels) {
         self.dead_letters.remove(labels);
+        self.suspects.remove(labels);
         self.ready.remove(labels);
         self.replicas.remove(labels);
         self.scale.forget(labels);

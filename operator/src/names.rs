@@ -10,17 +10,33 @@ pub const FINALIZER: &str = "drover.dev/queues";
 pub const PIPELINE: &str = "drover.dev/pipeline";
 /// Label: the revision that something belongs to.
 pub const REVISION: &str = "drover.dev/revision";
+/// Label: the step of suspects whose queue a Deployment or pod reads, in place of the source.
+pub const SUSPECTS: &str = "drover.dev/suspects";
 /// Label that all of it carries.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label of a namespace from where workers' metrics may be read.
 pub const METRICS: &str = "drover.dev/metrics";
 /// Port of a worker's health, metrics and state.
-pub const WORKER_PORT: i32 = 8080;
+pub const WORKER_PORT: i32 = drover_crds::resolved::WORKER_PORT as i32;
 
 /// Name of a revision's Deployment and ConfigMap.
 #[must_use]
 pub fn of_revision(pipeline: &str, revision: &str) -> String {
     format!("{pipeline}-{revision}")
+}
+
+/// Name of the Deployment for a step of suspects.
+#[must_use]
+pub fn of_suspects(pipeline: &str, step: u8) -> String {
+    format!("{pipeline}-suspects-{step}")
+}
+
+/// Labels of what is of a step of suspects.
+#[must_use]
+pub fn suspects_labels(pipeline: &str, step: u8) -> BTreeMap<String, String> {
+    let mut labels = labels(pipeline);
+    labels.insert(SUSPECTS.to_owned(), step.to_string());
+    labels
 }
 
 /// Labels of everything of a pipeline.
@@ -45,8 +61,8 @@ pub fn revision_labels(pipeline: &str, revision: &str) -> BTreeMap<String, Strin
     labels
 }
 
-/// Label selector of a pipeline's pods, as text.
+/// Label selector of a pipeline's pods that read its source, as text.
 #[must_use]
 pub fn selector(pipeline: &str) -> String {
-    format!("{PIPELINE}={pipeline}")
+    format!("{PIPELINE}={pipeline},!{SUSPECTS}")
 }

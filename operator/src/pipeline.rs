@@ -4,6 +4,7 @@ mod act;
 mod admit;
 mod cleanup;
 mod decide;
+mod handler;
 mod network;
 mod observe;
 mod plan;
@@ -14,6 +15,7 @@ mod report;
 mod revision;
 mod size;
 mod snapshot;
+mod suspects;
 
 pub use reconcile::{error_policy, reconcile};
 

@@ -61,9 +61,13 @@ impl Test {
     }
 
     async fn publish(&self, routing_key: &str) {
+        self.publish_to("amq.topic", routing_key).await;
+    }
+
+    async fn publish_to(&self, exchange: &str, routing_key: &str) {
         self.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let (exchange, properties) = ("amq.topic".into(), BasicProperties::default());
+        let (exchange, properties) = (exchange.into(), BasicProperties::default());
         let sent = self.channel.basic_publish(exchange, routing_key.into(), options, b"x", properties);
         let confirmation = sent.await.unwrap().await.unwrap();
         assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the message was not routed");
@@ -199,4 +203,33 @@ async fn certificates_that_do_not_fit_are_three_reasons() {
         let problem = Hubs::default().at(&address, now()).channel().await.unwrap_err();
         assert_eq!(problem.reason, reason, "{}", problem.message);
     }
+}
+
+#[tokio::test]
+async fn what_waits_comes_back_to_the_source_and_suspects_have_queues_where_there_is_a_handler() {
+    let test = Test::new("detours").await;
+    let handler = |s: &mut Value| {
+        s["transform"] = json!({"handler": {"image": "i"}});
+        s["retry"] = json!({"initialSeconds": 1, "maxSeconds": 2});
+    };
+    let topology = test.topology(handler);
+    for _ in 0..2 {
+        assert_eq!(test.ensure(&topology).await, Ok(0));
+    }
+    let source = test.queue.clone();
+    let suspects: Vec<String> = (1..=2).map(|step| format!("{source}.suspects-{step}")).collect();
+    for (key, waits) in [("suspects-1", [1, 0]), ("suspects-2", [1, 1])] {
+        test.publish_to(&topology.exchange, key).await;
+        assert_eq!(test.hub.waiting(&suspects).await.unwrap(), waits);
+    }
+    test.publish_to(&topology.exchange, "delay-1").await;
+    test.publish_to(&topology.exchange, "delay-2").await;
+    let back = async {
+        while test.hub.waiting(std::slice::from_ref(&source)).await.unwrap() != [2] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), back).await.expect("both come back");
+    assert_eq!(test.hub.waiting(&[format!("{source}.never")]).await.unwrap(), [0]);
+    delete_all(&test.hub, &topology).await.unwrap();
 }

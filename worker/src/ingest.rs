@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! session: intake ─► held ─► slot: prepare ─► write ─► dead-letter ─► session: acknowledge
-//!             ▲                                │ holds while the sink is down
+//!             ▲        │                       │ holds while the sink is down
+//!             │        └► strays: to suspects  ├► what failed in passing: to wait
 //!             └── credit                       └► surrender: back to the session, back to the queue
 //! ```
 //!
@@ -17,7 +18,10 @@ mod context;
 mod credit;
 mod decode;
 mod envelope;
+mod event;
+mod guard;
 mod halving;
+mod handler;
 mod holds;
 mod http;
 mod identity;
@@ -26,13 +30,16 @@ mod meter;
 mod outage;
 mod prepare;
 mod publisher;
+mod ramp;
 mod reject;
 mod session;
 mod sink;
 mod slot;
 mod sql;
 pub mod status;
+mod suspect;
 mod template;
+mod web;
 
 use std::{
     io,
@@ -45,7 +52,10 @@ use lapin::Connection;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{hub, settings::Settings};
+use crate::{
+    hub,
+    settings::{Role, Settings},
+};
 use backoff::Backoff;
 use context::Context;
 use credit::Limits;
@@ -62,6 +72,9 @@ pub enum RunError {
     /// The transform's query is refused.
     #[error("the transform's query is refused")]
     Transform(#[source] QueryError),
+    /// The sink cannot be spoken to.
+    #[error("the sink cannot be used")]
+    Sink(#[source] sink::SinkError),
     /// The address for health, metrics and status cannot be bound.
     #[error("cannot listen for health, metrics and status")]
     Listen(#[source] io::Error),
@@ -81,14 +94,14 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
 /// As [`run`], with health, metrics and status on a socket of the caller's.
 ///
 /// # Errors
-/// If the query is refused.
+/// If the query is refused, or the sink cannot be spoken to.
 pub async fn run_on(
     settings: Settings,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
     let name = connection_name(&settings);
-    let context = Arc::new(Context::new(&settings, &name).map_err(RunError::Transform)?);
+    let context = Arc::new(Context::new(&settings, &name)?);
     let stop = CancellationToken::new();
     let served = {
         let stopped = stop.clone().cancelled_owned();
@@ -121,13 +134,16 @@ fn connection_name(settings: &Settings) -> String {
 
 /// One session after another.
 async fn supervise(settings: &Settings, context: &Arc<Context>, name: &str, draining: &CancellationToken) {
+    let most = suspect::most_in_flight(settings.role);
     let limits = Limits {
-        concurrency: settings.concurrency,
-        ceiling: settings.source.prefetch,
+        concurrency: settings.concurrency.min(most),
+        ceiling: settings.source.prefetch.min(most),
         grace: settings.grace,
         memory: settings.memory_limit,
     };
-    let mut crew = Crew::new(context, limits, settings.source.queue.clone(), settings.source.adopt);
+    // Queues of suspects are the pipeline's own, whosever the source is.
+    let adopt = settings.source.adopt && settings.role == Role::Main;
+    let mut crew = Crew::new(context, limits, settings.role.queue(&settings.source.queue), adopt);
     let mut backoff = Backoff::default();
     while !draining.is_cancelled() {
         let connected = tokio::select! {

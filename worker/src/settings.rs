@@ -1,10 +1,16 @@
 //! What a worker is told: environment variables in, settings out. Reads no file and connects to nothing.
 
-use std::{fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+mod role;
+mod web;
+
+use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use drover_crds::{
     api::Sink,
-    resolved::{CONCURRENCY, MAX_BYTES, MessageId, PREFETCH},
+    resolved::{
+        self, CONCURRENCY, HANDLER_TIMEOUT_SECONDS, MAX_BYTES, MessageId, PREFETCH, RETRY_ATTEMPTS,
+        RETRY_INITIAL_SECONDS, RETRY_MAX_SECONDS, Retry,
+    },
 };
 
 use crate::{
@@ -12,6 +18,9 @@ use crate::{
     store::{StoreAddress, StoreParts},
     tls::Material,
 };
+
+pub use role::Role;
+pub use web::{Handler, Server};
 
 /// Namespace of the pipeline; for logs and headers.
 pub const NAMESPACE: &str = "DROVER_NAMESPACE";
@@ -43,6 +52,24 @@ pub const SOURCE_MAX_BYTES: &str = "DROVER_SOURCE_MAX_BYTES";
 pub const EXCHANGE: &str = "DROVER_EXCHANGE";
 /// The transform's query.
 pub const TRANSFORM_QUERY: &str = "DROVER_TRANSFORM_QUERY";
+/// Port on localhost of the handler that transforms, in place of a query.
+pub const HANDLER_PORT: &str = "DROVER_HANDLER_PORT";
+/// Seconds after which a message has hung in the handler.
+pub const HANDLER_TIMEOUT_SECONDS_VAR: &str = "DROVER_HANDLER_TIMEOUT_SECONDS";
+/// `true` where results are thrown away: the handler is told.
+pub const PREVIEW: &str = "DROVER_PREVIEW";
+/// `main`, `suspects-1` or `suspects-2`: which of the pipeline's queues is read.
+pub const ROLE: &str = "DROVER_ROLE";
+/// `true` where what was in flight at a crash is handled apart, by workers of its own.
+pub const SUSPECTS: &str = "DROVER_SUSPECTS";
+/// A file that has the last known exit of a worker or handler of this pipeline.
+pub const LAST_EXIT_FILE: &str = "DROVER_LAST_EXIT_FILE";
+/// Tries of a message in all.
+pub const RETRY_ATTEMPTS_VAR: &str = "DROVER_RETRY_ATTEMPTS";
+/// Seconds to wait after the first try.
+pub const RETRY_INITIAL_SECONDS_VAR: &str = "DROVER_RETRY_INITIAL_SECONDS";
+/// Longest wait, in seconds.
+pub const RETRY_MAX_SECONDS_VAR: &str = "DROVER_RETRY_MAX_SECONDS";
 /// `spec.sink` as JSON.
 pub const SINK: &str = "DROVER_SINK";
 /// `postgres://user:password@host:port/database?sslmode=require`.
@@ -57,7 +84,13 @@ pub const SINK_USERNAME: &str = "DROVER_SINK_USERNAME";
 pub const SINK_PASSWORD: &str = "DROVER_SINK_PASSWORD";
 /// The database, without a URI.
 pub const SINK_DATABASE: &str = "DROVER_SINK_DATABASE";
-/// Authorities of the store, PEM.
+/// A bearer token for a sink that is a server.
+pub const SINK_TOKEN: &str = "DROVER_SINK_TOKEN";
+/// The worker's certificate for a sink that is a server, PEM.
+pub const SINK_CERT: &str = "DROVER_SINK_CERT";
+/// The key of that certificate, PEM.
+pub const SINK_KEY: &str = "DROVER_SINK_KEY";
+/// Authorities of the store or the server, PEM.
 pub const SINK_CA: &str = "DROVER_SINK_CA";
 /// Batches that are written at the same time.
 pub const WORKER_CONCURRENCY: &str = "DROVER_CONCURRENCY";
@@ -101,10 +134,24 @@ pub struct Settings {
     pub exchange: String,
     /// The transform's query.
     pub transform: Option<String>,
+    /// The handler that transforms in place of a query.
+    pub handler: Option<Handler>,
+    /// Results are thrown away: the handler is told.
+    pub preview: bool,
+    /// Which queue is read.
+    pub role: Role,
+    /// What was in flight at a crash is handled apart.
+    pub suspects: bool,
+    /// Has the last known exit of a worker or handler.
+    pub last_exit: Option<PathBuf>,
+    /// When what failed in passing is tried again.
+    pub retry: Retry,
     /// Where results go.
     pub sink: Sink,
     /// Where the store is; there is one where the sink is PostgreSQL.
     pub store: Option<StoreAddress>,
+    /// How a server that is the sink is spoken to.
+    pub server: Server,
     /// Batches at the same time.
     pub concurrency: u16,
     /// Time from SIGTERM to the end.
@@ -174,6 +221,16 @@ impl Settings {
             exchange: name(EXCHANGE, env.text(EXCHANGE).unwrap_or_else(|| format!("{queue}.drover")))?,
             source: source(&env, queue)?,
             transform: env.text(TRANSFORM_QUERY),
+            handler: handler(&env)?,
+            preview: env.number(PREVIEW, "true or false", false)?,
+            role: env.number(ROLE, "main, suspects-1 or suspects-2", Role::Main)?,
+            suspects: env.number(SUSPECTS, "true or false", false)?,
+            last_exit: env.text(LAST_EXIT_FILE).map(PathBuf::from),
+            retry: retry(&env)?,
+            server: Server {
+                token: env.text(SINK_TOKEN),
+                tls: Material { ca: env.text(SINK_CA), cert: env.text(SINK_CERT), key: env.text(SINK_KEY) },
+            },
             store: if sink.postgres.is_some() { Some(store(&env)?) } else { None },
             sink,
             concurrency: env.positive(WORKER_CONCURRENCY, CONCURRENCY)?,
@@ -210,6 +267,25 @@ fn hub(env: &Env<'_>) -> Result<HubAddress, SettingsError> {
     Ok(address)
 }
 
+fn handler(env: &Env<'_>) -> Result<Option<Handler>, SettingsError> {
+    let Some(port) = env.optional(HANDLER_PORT, "a TCP port")? else { return Ok(None) };
+    if env.text(TRANSFORM_QUERY).is_some() {
+        return Err(wrong(HANDLER_PORT, format!("not together with {TRANSFORM_QUERY}")));
+    }
+    let seconds: u32 = env.number(HANDLER_TIMEOUT_SECONDS_VAR, "a number of seconds", HANDLER_TIMEOUT_SECONDS)?;
+    Ok(Some(Handler { port, timeout: Duration::from_secs(seconds.max(1).into()) }))
+}
+
+fn retry(env: &Env<'_>) -> Result<Retry, SettingsError> {
+    let seconds = "a number of seconds";
+    let initial_seconds = env.number(RETRY_INITIAL_SECONDS_VAR, seconds, RETRY_INITIAL_SECONDS)?.max(1);
+    Ok(Retry {
+        attempts: env.positive(RETRY_ATTEMPTS_VAR, RETRY_ATTEMPTS)?,
+        initial_seconds,
+        max_seconds: env.number(RETRY_MAX_SECONDS_VAR, seconds, RETRY_MAX_SECONDS)?.max(initial_seconds),
+    })
+}
+
 fn source(env: &Env<'_>, queue: String) -> Result<Source, SettingsError> {
     let id = env.text(SOURCE_ID).unwrap_or_else(|| "messageId".to_owned());
     let id = MessageId::parse(&id)
@@ -224,7 +300,7 @@ fn source(env: &Env<'_>, queue: String) -> Result<Source, SettingsError> {
 }
 
 fn sink(env: &Env<'_>) -> Result<Sink, SettingsError> {
-    const EXPECTED: &str = r#"a sink as JSON, such as {"postgres":{"table":"telemetry"}}, {"hub":{"exchange":"cleaned"}} or {"discard":{}}"#;
+    const EXPECTED: &str = r#"a sink as JSON, such as {"postgres":{"table":"telemetry"}}, {"hub":{"exchange":"cleaned"}}, {"http":{"url":"https://example"}} or {"discard":{}}"#;
     let text = env.required(SINK, EXPECTED)?;
     let mut json: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| wrong(SINK, format!("{EXPECTED}: {e}")))?;
@@ -233,9 +309,12 @@ fn sink(env: &Env<'_>) -> Result<Sink, SettingsError> {
         postgres.entry("secretRef").or_insert_with(|| serde_json::json!({ "name": "" }));
     }
     let sink: Sink = serde_json::from_value(json).map_err(|e| wrong(SINK, format!("{EXPECTED}: {e}")))?;
-    let set = [sink.postgres.is_some(), sink.hub.is_some(), sink.discard.is_some()];
+    let set = [sink.postgres.is_some(), sink.hub.is_some(), sink.http.is_some(), sink.discard.is_some()];
     if set.into_iter().filter(|s| *s).count() != 1 {
         return Err(wrong(SINK, EXPECTED.to_owned()));
+    }
+    if let Some(http) = sink.http.as_ref().filter(|http| !resolved::is_web(&http.url)) {
+        return Err(wrong(SINK, format!("a url of http:// or https://, not {:?}", http.url)));
     }
     if let Some(hub) = &sink.hub {
         name(SINK, hub.exchange.clone())?;

@@ -78,6 +78,15 @@ pub fn client_config(material: &Material) -> Result<Arc<ClientConfig>, TlsError>
     Ok(Arc::new(config))
 }
 
+/// A configuration that trusts nobody, where no TLS is spoken.
+pub(crate) fn nobody() -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs has the default protocol versions");
+    Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
 fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
     CertificateDer::pem_slice_iter(text.as_bytes()).collect()
 }

@@ -4,7 +4,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{hub::HubSpec, scaling::ScalingSpec, sink::Sink, source::SourceSpec, status::Status, worker::WorkerSpec};
+use super::{
+    handler::HandlerSpec, hub::HubSpec, scaling::ScalingSpec, sink::Sink, source::SourceSpec, status::Status,
+    worker::WorkerSpec,
+};
 
 /// Takes messages of a hub's queue through stateless workers to a sink.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -82,6 +85,10 @@ pub struct IngestPipelineSpec {
     /// How many workers run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingSpec>,
+    /// When a message is tried again that failed in passing, and how often one is started that was in flight when its worker
+    /// or handler died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
     /// Where messages go that cannot be processed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetterSpec>,
@@ -90,13 +97,45 @@ pub struct IngestPipelineSpec {
     pub deletion_policy: Option<DeletionPolicy>,
 }
 
-/// What is done to each message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+/// What is done to each message: exactly one of the fields.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.query) != has(self.handler)")
+        .message("exactly one of transform.query and transform.handler must be set"),
+)]
 pub struct TransformSpec {
     /// A query of the Stream Analytics dialect without a window: filter, projection, functions, CROSS APPLY. It reads FROM input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
-    pub query: String,
+    pub query: Option<String>,
+    /// A container of yours beside the worker, which is sent each message: CloudEvents 1.0 over HTTP, binary mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<HandlerSpec>,
+}
+
+/// When a message is tried again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "(has(self.maxSeconds) ? self.maxSeconds : 300) >= (has(self.initialSeconds) ? self.initialSeconds : 1)"
+    )
+    .message("retry.maxSeconds is less than retry.initialSeconds"),
+)]
+pub struct RetrySpec {
+    /// Tries in all, the first among them; then a message is dead-lettered. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100), extend("format" = "int32"))]
+    pub attempts: Option<u16>,
+    /// Wait after the first try, in seconds; each further wait is twice as long. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600), extend("format" = "int32"))]
+    pub initial_seconds: Option<u32>,
+    /// Longest wait, in seconds. Default: 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400), extend("format" = "int32"))]
+    pub max_seconds: Option<u32>,
 }
 
 /// The dead-letter queue.

@@ -12,8 +12,8 @@ use super::hub::SecretRef;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(has(self.postgres) ? 1 : 0) + (has(self.hub) ? 1 : 0) + (has(self.discard) ? 1 : 0) == 1")
-        .message("exactly one of postgres, hub and discard must be set"),
+    validation = Rule::new("(has(self.postgres) ? 1 : 0) + (has(self.hub) ? 1 : 0) + (has(self.http) ? 1 : 0) + (has(self.discard) ? 1 : 0) == 1")
+        .message("exactly one of postgres, hub, http and discard must be set"),
 )]
 pub struct Sink {
     /// Rows of a PostgreSQL table.
@@ -22,6 +22,9 @@ pub struct Sink {
     /// Messages to an exchange of the same hub, with confirms. At least once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub: Option<HubSink>,
+    /// Events to a server of yours, CloudEvents 1.0 over HTTP in binary mode. At least once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSink>,
     /// Results are dropped; for trials and measurements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discard: Option<Discard>,
@@ -104,6 +107,26 @@ pub struct HubSink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub routing_key: Option<String>,
+}
+
+/// A server that takes CloudEvents 1.0 over HTTP in binary mode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpSink {
+    /// Where results are posted, `http://` or `https://`. Without credentials: they belong into the secret.
+    #[schemars(
+        length(min = 8, max = 2048),
+        regex(pattern = r"^https?://([^/?#@:\s\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?([/?][^\s#]*)?$")
+    )]
+    pub url: String,
+    /// Secret of the same namespace, all keys optional: `token` (sent as a bearer token), `ca.crt` (PEM), `tls.crt` and `tls.key`
+    /// (PEM, a client certificate).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// A post that is not answered in this time has failed, in seconds. Default: 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600), extend("format" = "int32"))]
+    pub timeout_seconds: Option<u32>,
 }
 
 /// No settings.

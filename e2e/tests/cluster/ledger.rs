@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::IngestPipeline;
-use drover_e2e::cluster::PORT;
+use drover_crds::resolved::WORKER_PORT;
 use drover_e2e::pipeline::{NAME, READY, SEEN, manifest};
 use drover_e2e::publisher::Publisher;
 use drover_e2e::sigkill::sigkill;
@@ -54,7 +54,7 @@ async fn held(t: &Trial) -> Result<(Vec<Pod>, Held)> {
     let mut held = Held::new();
     for name in pods.iter().map(Pod::name_any) {
         // One that starts or ends does not answer.
-        let Ok(status) = t.ask(&name, PORT, "status").await else { continue };
+        let Ok(status) = t.ask(&name, WORKER_PORT, "status").await else { continue };
         let status: Value = serde_json::from_str(&status).context("/status is not JSON")?;
         let number = |field: &str| status[field].as_u64().with_context(|| format!("/status has no {field}: {status}"));
         held.insert(name, number("inFlight")? + number("held")?);

@@ -2,7 +2,10 @@
 //!
 //! Arguments of a queue are for life; what they are and why is decided here.
 
-use drover_crds::{api::Binding, resolved::Pipeline};
+use drover_crds::{
+    api::Binding,
+    resolved::{Pipeline, SUSPECT_STEPS, delay_key, delay_queue, suspects_key, suspects_queue},
+};
 
 /// Deliveries after which the broker itself dead-letters a message: a backstop, far above what lost workers and restarts cost an
 /// innocent one.
@@ -79,7 +82,11 @@ impl Topology {
             bindings.push(bind(&pipeline.queue, &exchange, "return"));
             bindings.extend(pipeline.bindings.iter().map(|b| bind(&pipeline.queue, &b.exchange, &b.routing_key)));
         }
-        Self {
+        for seconds in pipeline.delays() {
+            queues.push(delay(pipeline, &exchange, seconds));
+            bindings.push(bind(&delay_queue(&pipeline.queue, seconds), &exchange, &delay_key(seconds)));
+        }
+        let topology = Self {
             exchange,
             queues,
             adopted,
@@ -87,7 +94,24 @@ impl Topology {
             bindings,
             stale: Vec::new(),
             dead: pipeline.dead_letter_queue.clone(),
+        };
+        // The user's own code is what kills; all else makes them when they are needed.
+        if pipeline.handler.is_some() { topology.with_suspects(pipeline) } else { topology }
+    }
+
+    /// Also the queues of suspects.
+    #[must_use]
+    pub fn with_suspects(mut self, pipeline: &Pipeline) -> Self {
+        for step in 1..=SUSPECT_STEPS {
+            let name = suspects_queue(&pipeline.queue, step);
+            if self.queues.iter().any(|queue| queue.name == name) {
+                continue;
+            }
+            let (exchange, routing_key) = (self.exchange.clone(), suspects_key(step));
+            self.queues.push(Queue { name: name.clone(), arguments: kept(&self.exchange, "dead") });
+            self.bindings.push(Bind { queue: name, exchange, routing_key });
         }
+        self
     }
 
     /// Also removes those of the bindings made `before` that are no longer asked for.
@@ -110,16 +134,28 @@ fn text(value: &str) -> Arg {
 }
 
 /// Dead-lettered by the broker at least once, which needs reject-publish.
-fn source(pipeline: &Pipeline, exchange: &str) -> Queue {
-    let arguments = vec![
+fn kept(exchange: &str, next: &str) -> Vec<(&'static str, Arg)> {
+    vec![
         ("x-queue-type", text("quorum")),
         ("x-dead-letter-exchange", text(exchange)),
-        ("x-dead-letter-routing-key", text("dead")),
+        ("x-dead-letter-routing-key", text(next)),
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),
         ("x-delivery-limit", Arg::Number(DELIVERY_LIMIT)),
-    ];
-    Queue { name: pipeline.queue.clone(), arguments }
+    ]
+}
+
+fn source(pipeline: &Pipeline, exchange: &str) -> Queue {
+    Queue { name: pipeline.queue.clone(), arguments: kept(exchange, "dead") }
+}
+
+/// All messages of it wait the same time, or a long wait would block the short ones behind it. Nothing of ours is bound to an
+/// adopted source, so what has waited comes back to it by the broker's own exchange.
+fn delay(pipeline: &Pipeline, exchange: &str, seconds: u32) -> Queue {
+    let (exchange, next) = if pipeline.adopt { ("", pipeline.queue.as_str()) } else { (exchange, "return") };
+    let mut arguments = kept(exchange, next);
+    arguments.push(("x-message-ttl", Arg::Number(i64::from(seconds) * 1_000)));
+    Queue { name: delay_queue(&pipeline.queue, seconds), arguments }
 }
 
 /// Refuses when full, so that the source stops rather than loses; a look at it costs nothing.

@@ -147,7 +147,10 @@ pub(super) async fn write_status(ctx: &Context, object: &IngestPipeline, status:
 }
 
 async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), Error> {
-    use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+    use k8s_openapi::api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod},
+    };
     let client = ctx.client.clone();
     // In the foreground: the Deployment is seen until its pods have drained.
     let foreground = DeleteParams::foreground();
@@ -160,6 +163,10 @@ async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), E
         Doomed::ConfigMap(name) => {
             let api = Api::<ConfigMap>::namespaced(client, namespace);
             ("ConfigMap", name, api.delete(name, &DeleteParams::default()).await.map(|_| ()))
+        }
+        Doomed::Pod(name) => {
+            let api = Api::<Pod>::namespaced(client, namespace);
+            ("Pod", name, api.delete(name, &DeleteParams::default()).await.map(|_| ()))
         }
     };
     ctx.metrics.wrote(kind, "delete");

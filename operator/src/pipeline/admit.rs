@@ -2,7 +2,7 @@
 
 use drover_crds::{
     api::IngestPipeline,
-    resolved::{Invalid, Pipeline},
+    resolved::{Invalid, Pipeline, SUSPECT_STEPS, delay_queue, suspects_queue},
 };
 
 use crate::problem::Problem;
@@ -31,7 +31,12 @@ pub(super) fn resolve(object: &IngestPipeline) -> Result<Pipeline, Problem> {
 
 /// What a pipeline claims in its hub.
 pub(super) fn claimed_names(pipeline: &Pipeline) -> Vec<String> {
-    vec![pipeline.queue.clone(), pipeline.dead_letter_queue.clone()]
+    let mut names = vec![pipeline.queue.clone(), pipeline.dead_letter_queue.clone()];
+    if pipeline.handler.is_some() {
+        names.extend((1..=SUSPECT_STEPS).map(|step| suspects_queue(&pipeline.queue, step)));
+    }
+    names.extend(pipeline.delays().into_iter().map(|seconds| delay_queue(&pipeline.queue, seconds)));
+    names
 }
 
 /// Refuses a pipeline whose queue an older one of the same hub has.

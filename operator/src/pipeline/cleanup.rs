@@ -113,7 +113,7 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     let namespace = seen.object.namespace().unwrap_or_default();
     let data = ctx.secrets.get(&ctx.client, &namespace, &pipeline.hub.name, instant).await?;
     let hub = ctx.hubs.at(&hub_address(&pipeline.hub, &data)?, instant);
-    let topology = Topology::of(pipeline);
+    let topology = Topology::of(pipeline).with_suspects(pipeline);
     if pipeline.deletion_policy == DeletionPolicy::Delete {
         hub::delete_all(&hub, &topology).await?;
         return done("deletionPolicy Delete: queues are deleted with what was in them");

@@ -16,6 +16,7 @@ use super::{
     report::{self, Rollout},
     size,
     snapshot::{Owned, Secrets, Snapshot},
+    suspects,
 };
 use crate::{
     drift::{self, Repair},
@@ -40,11 +41,15 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     if may_run(seen, pipeline, &wanted) {
         plan.writes = repairs(seen, &subject, &wanted);
+        if rollout.active.as_deref() == Some(&*wanted.name) {
+            plan.writes.extend(for_suspects(seen, &subject, &wanted));
+        }
     }
     plan.writes.extend(older(seen, &rollout, &wanted, need));
     plan.costs = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
     plan.events = plan.writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
     plan.deletes = obsolete(&seen.owned, &rollout);
+    plan.deletes.extend(pods::backed_off(&seen.owned.pods).into_iter().map(Doomed::Pod));
     plan.events.extend(plan.deletes.iter().filter_map(removed));
     finish(seen, &rollout, plan)
 }
@@ -112,6 +117,17 @@ fn repairs(seen: &Snapshot, subject: &Subject<'_>, wanted: &Revision) -> Vec<(Ob
     writes
 }
 
+/// By the active revision only: one on its way may be what kills.
+fn for_suspects(seen: &Snapshot, subject: &Subject<'_>, active: &Revision) -> Vec<(Object, Repair)> {
+    let wanted = suspects::deployments(seen, subject, subject.pipeline, active);
+    let repaired = wanted.into_iter().filter_map(|deployment| {
+        let live = seen.owned.suspects.iter().map(|d| &**d).find(|d| d.metadata.name == deployment.metadata.name);
+        let repair = drift::repair(&deployment, live, |o| &o.metadata)?;
+        Some((Object::Deployment(Box::new(deployment)), repair))
+    });
+    repaired.collect()
+}
+
 fn deployment<'a>(owned: &'a Owned, meta: &ObjectMeta) -> Option<&'a Deployment> {
     owned.deployments.iter().map(|d| &**d).find(|d| d.metadata.name == meta.name)
 }
@@ -146,6 +162,12 @@ fn obsolete(owned: &Owned, rollout: &Rollout) -> Vec<Doomed> {
 
 fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair) -> Option<Notice> {
     let (kind, name) = object.describe();
+    if let Object::Deployment(d) = object
+        && let Some(step) = suspects::step(d.metadata.labels.as_ref())
+    {
+        let note = format!("{} workers for suspects of step {step}", replicas(d));
+        return Some(Notice { warning: false, reason: "SuspectsHandled".to_owned(), action: "Apply", note });
+    }
     let old = seen.old_status().active_revision;
     let (reason, note) = match (object, repair) {
         (Object::Deployment(_), Repair::Create) if old.as_deref() != Some(&*wanted.name) => {
@@ -190,6 +212,12 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
             note: format!("Deployment {name} is told to drain and end"),
         }),
         Doomed::ConfigMap(_) => None,
+        Doomed::Pod(name) => Some(Notice {
+            warning: false,
+            reason: "PodReplaced".to_owned(),
+            action: "Delete",
+            note: format!("pod {name} died of messages and would wait to start again: another takes its place"),
+        }),
     }
 }
 
@@ -198,7 +226,7 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let old = seen.old_status();
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |p| p.scaling.mode);
     plan.events.extend(report::notices(&old, &status, mode));
-    let calm = report::is_ready(&status) && rollout.settled();
+    let calm = report::is_ready(&status) && rollout.settled() && !suspects::are_handled(seen);
     plan.status = report::must_write(&old, &status, seen.status_age).then_some(status);
     plan.requeue = if calm { STEADY } else { WAITING };
     plan

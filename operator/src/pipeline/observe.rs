@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use drover_crds::{
     api::{IngestPipeline, SecretRef},
-    resolved::Pipeline,
+    resolved::{Pipeline, SUSPECT_STEPS, suspects_queue, web_port},
 };
 use drover_worker::{hub::HubAddress, store::StoreAddress};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,6 +16,7 @@ use super::{
     revision::digest,
     size,
     snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
+    suspects,
 };
 use crate::{
     context::{Caches, Context, now},
@@ -76,6 +77,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         hub: External::Unseen,
         store: External::Unseen,
         owned,
+        suspects: None,
         workers: Vec::new(),
         scale: ctx.scales.decision(&uid),
         install: Install {
@@ -112,11 +114,20 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
             None
         }
     };
+    let server = match server(ctx, &namespace, &pipeline, instant).await {
+        Ok(server) => server,
+        Err(problem) => {
+            seen.store = External::Problem(problem);
+            String::new()
+        }
+    };
     if matches!(seen.store, External::Unseen) {
+        let table = store.as_ref().map_or("", |s| &s.1);
+        let web = pipeline.sink.http.as_ref().and_then(|http| web_port(&http.url));
         seen.secrets = Some(Secrets {
-            digest: digest(format!("{}{}", hub.1, store.as_ref().map_or("", |s| &s.1)).as_bytes(), DIGEST),
+            digest: digest(format!("{}{table}{server}", hub.1).as_bytes(), DIGEST),
             hub_port: hub.0.identity().map_or(5672, |i| i.port),
-            sink_port: store.as_ref().map(|s| s.0.identity().port),
+            sink_port: store.as_ref().map(|s| s.0.identity().port).or(web),
         });
     }
     let topology = Topology::of(&pipeline).instead_of(&pipeline, &seen.old_status().bindings);
@@ -145,7 +156,15 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
         }
         Some(External::from(found))
     };
-    let (queues, table) = futures::join!(queues, table);
+    let suspects = async {
+        if !suspects::are_possible(&pipeline, seen) {
+            return None;
+        }
+        let names: Vec<String> = (1..=SUSPECT_STEPS).map(|step| suspects_queue(&pipeline.queue, step)).collect();
+        ctx.hubs.at(&hub.0, instant).waiting(&names).await.ok()
+    };
+    let (queues, table, suspects) = futures::join!(queues, table, suspects);
+    seen.suspects = suspects;
     match queues {
         // What the spec asks for cannot be: that is told where the spec is judged.
         External::Problem(problem) if problem.reason == "NeedsManagementApi" => seen.admitted = Err(problem),
@@ -201,9 +220,19 @@ async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant:
     Addresses { hub, store }
 }
 
+/// What changes with the secret of a sink that is a server; nothing where it has none.
+async fn server(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant: Instant) -> Result<String, Problem> {
+    let Some(secret) = pipeline.sink.http.as_ref().and_then(|http| http.secret_ref.as_ref()) else {
+        return Ok(String::new());
+    };
+    let data = ctx.secrets.get(&ctx.client, namespace, &secret.name, instant).await?;
+    Ok(fingerprint(secret, &data))
+}
+
 /// Changes with what workers read of a secret.
 fn fingerprint(secret: &SecretRef, data: &Data) -> String {
-    const KEYS: [&str; 9] = ["uri", "ca.crt", "tls.crt", "tls.key", "host", "port", "username", "password", "database"];
+    const KEYS: [&str; 10] =
+        ["uri", "ca.crt", "tls.crt", "tls.key", "host", "port", "username", "password", "database", "token"];
     let read: Vec<_> = KEYS.iter().map(|k| (k, data.get(secret.key(k)))).collect();
     digest(format!("{}{read:?}", secret.name).as_bytes(), 64)
 }
@@ -249,8 +278,11 @@ fn claim(object: &IngestPipeline, pipeline: &Pipeline) -> Claim {
 }
 
 fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
+    let all = of(&caches.deployments, object);
+    let (suspects, deployments) = all.into_iter().partition(|d| suspects::step(d.metadata.labels.as_ref()).is_some());
     Owned {
-        deployments: of(&caches.deployments, object),
+        deployments,
+        suspects,
         config_maps: of(&caches.config_maps, object),
         service_account: of(&caches.service_accounts, object).pop(),
         network_policy: of(&caches.network_policies, object).pop(),

@@ -51,6 +51,8 @@ pub(super) enum Doomed {
     Deployment(String),
     /// A revision's environment.
     ConfigMap(String),
+    /// A pod that would idle in kubelet's back-off: another takes its place at once.
+    Pod(String),
 }
 
 /// An Event.

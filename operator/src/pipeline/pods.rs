@@ -1,11 +1,17 @@
 //! What the workers' pods tell: why they do not run, if they do not. Pure.
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ContainerStatus, Pod},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ContainerStatus, Pod},
+    },
+    jiff::SignedDuration,
 };
 
 use crate::{names, problem::Problem};
+
+/// A container that lived so long was at work when it died, and not broken from the start.
+const WORKED: SignedDuration = SignedDuration::from_secs(3);
 
 /// A revision's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +47,33 @@ pub(super) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revis
 /// True if a pod of a revision is there, also one that ends.
 pub(super) fn any_of(pods: &[impl AsRef<Pod>], revision: &str) -> bool {
     pods.iter().any(|p| label(p.as_ref(), names::REVISION) == Some(revision))
+}
+
+/// Names of pods that idle because a message killed them: kubelet's back-off grows to five minutes and says nothing of the next
+/// message. One that never got to work is broken, and another would be too.
+pub(super) fn backed_off(pods: &[impl AsRef<Pod>]) -> Vec<String> {
+    let idles = |pod: &&Pod| {
+        let alone = label(pod, names::SUSPECTS).is_some();
+        pod.metadata.deletion_timestamp.is_none() && containers(pod).any(|c| backs_off(c) && (alone || has_worked(c)))
+    };
+    pods.iter().map(AsRef::as_ref).filter(idles).map(|pod| name(pod).to_owned()).collect()
+}
+
+/// The worker's, and the handler's that outlives it.
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status.flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses)).flatten()
+}
+
+fn backs_off(container: &ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+}
+
+fn has_worked(container: &ContainerStatus) -> bool {
+    let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let lived = ended.and_then(|t| Some(t.finished_at.as_ref()?.0.duration_since(t.started_at.as_ref()?.0)));
+    lived.is_some_and(|lived| lived >= WORKED)
 }
 
 fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {

@@ -11,7 +11,7 @@ use kube_runtime::{
 };
 use tracing::Instrument as _;
 
-use super::{act, cleanup, decide, observe, report};
+use super::{act, cleanup, decide, observe, report, snapshot::Snapshot};
 use crate::{
     context::{Caches, Context, Guarded, now},
     metrics::ObjectLabels,
@@ -101,13 +101,17 @@ async fn apply(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> R
     let seen = observe::observe(ctx, caches, object).await;
     let plan = decide::decide(&seen);
     act::act(ctx, &seen.object, &plan).await.map_err(Error::Act)?;
-    measure(ctx, &seen.object, plan.status.as_ref().or(seen.object.status.as_ref()));
+    measure(ctx, &seen, plan.status.as_ref().or(seen.object.status.as_ref()));
     Ok(Action::requeue(plan.requeue))
 }
 
-fn measure(ctx: &Context, object: &IngestPipeline, status: Option<&drover_crds::api::Status>) {
-    let Some(status) = status else { return };
+fn measure(ctx: &Context, seen: &Snapshot, status: Option<&drover_crds::api::Status>) {
+    let object = &seen.object;
     let labels = ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+    if let Some(waiting) = &seen.suspects {
+        ctx.metrics.suspects.get_or_create(&labels).set(waiting.iter().copied().map(i64::from).sum());
+    }
+    let Some(status) = status else { return };
     ctx.metrics.ready.get_or_create(&labels).set(i64::from(report::is_ready(status)));
     ctx.metrics.replicas.get_or_create(&labels).set(i64::from(status.replicas.unwrap_or(0)));
     if let Some(dead) = status.dead_letters {

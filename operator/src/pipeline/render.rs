@@ -24,7 +24,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    revision,
+    handler, revision,
     snapshot::{Install, Secrets},
 };
 use crate::names;
@@ -164,7 +164,14 @@ impl Subject<'_> {
             // The secret comes by reference; which one it is changes the pod template.
             postgres.secret_ref = SecretRef { name: String::new(), keys: BTreeMap::new() };
         }
+        if let Some(http) = sink.http.as_mut() {
+            http.secret_ref = None;
+        }
         let mut env = BTreeMap::from([
+            (var::LISTEN.to_owned(), format!("0.0.0.0:{}", names::WORKER_PORT)),
+            (var::RETRY_ATTEMPTS_VAR.to_owned(), p.retry.attempts.to_string()),
+            (var::RETRY_INITIAL_SECONDS_VAR.to_owned(), p.retry.initial_seconds.to_string()),
+            (var::RETRY_MAX_SECONDS_VAR.to_owned(), p.retry.max_seconds.to_string()),
             (var::NAMESPACE.to_owned(), self.namespace.to_owned()),
             (var::NAME.to_owned(), self.name.to_owned()),
             (var::SOURCE_QUEUE.to_owned(), p.queue.clone()),
@@ -180,6 +187,9 @@ impl Subject<'_> {
         if let Some(query) = &p.transform {
             env.insert(var::TRANSFORM_QUERY.to_owned(), query.clone());
         }
+        if let Some(handler) = &p.handler {
+            env.extend(handler::environment(handler));
+        }
         env
     }
 
@@ -194,6 +204,7 @@ impl Subject<'_> {
                 ..ObjectMeta::default()
             }),
             spec: Some(PodSpec {
+                init_containers: self.pipeline.handler.as_ref().map(|handler| vec![handler::container(handler)]),
                 containers: vec![self.container()],
                 service_account_name: Some(self.name.to_owned()),
                 automount_service_account_token: Some(false),
@@ -250,12 +261,7 @@ impl Subject<'_> {
             resources: Some(p.resources.clone()),
             readiness_probe: probe("/readyz", 1, 3),
             liveness_probe: probe("/healthz", 10, 3),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                read_only_root_filesystem: Some(true),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-                ..SecurityContext::default()
-            }),
+            security_context: Some(SecurityContext { read_only_root_filesystem: Some(true), ..confined() }),
             ..Container::default()
         }
     }
@@ -293,8 +299,26 @@ impl Subject<'_> {
             ];
             env.extend(keys.map(|(variable, key)| of_secret(variable, &postgres.secret_ref, key, true)));
         }
+        if let Some(secret) = p.sink.http.as_ref().and_then(|http| http.secret_ref.as_ref()) {
+            let keys = [
+                (var::SINK_TOKEN, "token"),
+                (var::SINK_CA, "ca.crt"),
+                (var::SINK_CERT, "tls.crt"),
+                (var::SINK_KEY, "tls.key"),
+            ];
+            env.extend(keys.map(|(variable, key)| of_secret(variable, secret, key, true)));
+        }
         env.extend(p.env.iter().cloned());
         env
+    }
+}
+
+/// What no container here may do.
+pub(super) fn confined() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
     }
 }
 

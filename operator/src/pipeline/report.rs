@@ -195,29 +195,10 @@ fn hub_ready(seen: &Snapshot) -> Finding {
     }
 }
 
-/// A worker that waits at one of these stages, for what reason.
-fn holding(seen: &Snapshot, at: impl Fn(&str) -> bool) -> Option<&HoldingStatus> {
-    let holding = seen.workers.iter().filter_map(|w| w.status.as_ref()?.holding.as_ref());
-    holding.into_iter().find(|h| at(&h.stage))
-}
-
-/// The stage at which a worker waits for the dead-letter queue.
-const DEAD_LETTER: &str = "deadLetter";
-
-fn dead_letter_safe(seen: &Snapshot) -> Finding {
-    let finding = |status, reason: &str, message: String| Finding::new("DeadLetterSafe", status, reason, message);
-    match (&seen.hub, holding(seen, |stage| stage == DEAD_LETTER)) {
-        (External::Fine(_), None) => finding(Some(true), "Routed", "dead letters reach their queue".to_owned()),
-        (_, Some(holding)) => {
-            finding(Some(false), &holding.reason, format!("workers hold, nothing is lost: {}", holding.message))
-        }
-        _ => finding(None, "NotChecked", "not looked at: the hub comes first".to_owned()),
-    }
-}
-
 fn store_ready(seen: &Snapshot) -> Finding {
     let needed = seen.admitted.as_ref().map_or(true, |p| p.sink.postgres.is_some());
-    match (&seen.store, holding(seen, |stage| stage != DEAD_LETTER)) {
+    let holding = holding(seen, &["sink"]);
+    match (&seen.store, holding) {
         (External::Problem(problem), _) => Finding::bad("StoreReady", problem),
         (_, Some(holding)) => Finding::new(
             "StoreReady",
@@ -232,6 +213,34 @@ fn store_ready(seen: &Snapshot) -> Finding {
             Finding::new("StoreReady", Some(true), "NotNeeded", "the sink is no database")
         }
         (External::Unseen, None) => Finding::new("StoreReady", None, "NotChecked", "not looked at yet"),
+    }
+}
+
+/// What a worker waits for at one of these stages.
+fn holding<'s>(seen: &'s Snapshot, stages: &[&str]) -> Option<&'s HoldingStatus> {
+    seen.workers
+        .iter()
+        .filter_map(|w| w.status.as_ref()?.holding.as_ref())
+        .find(|holding| stages.contains(&&*holding.stage))
+}
+
+/// False where a message that leaves the stream has nowhere to go; then the source stops rather than loses.
+fn dead_letter_safe(seen: &Snapshot) -> Finding {
+    let finding = |status, reason: &str, message: String| Finding::new("DeadLetterSafe", status, reason, message);
+    if let Some(holding) = holding(seen, &["deadLetter", "delay", "suspects"]) {
+        let message = format!("the source stops, nothing is lost: {}", holding.message);
+        return finding(Some(false), &holding.reason, message);
+    }
+    match (&seen.hub, &seen.admitted) {
+        (External::Fine(HubFacts { dead }), Ok(pipeline)) if *dead >= pipeline.max_dead_letters => {
+            let message = format!(
+                "queue {} is full with {dead} messages, so the source stops at the next: redrive or purge some",
+                pipeline.dead_letter_queue
+            );
+            finding(Some(false), "DeadLettersFull", message)
+        }
+        (External::Fine(_), _) => finding(Some(true), "Safe", "dead letters have a queue with room".to_owned()),
+        _ => finding(None, "NotChecked", "not looked at while the hub is not ready".to_owned()),
     }
 }
 
@@ -252,6 +261,9 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
             }
             _ => finding(Some(false), "Stopping", "workers finish what they hold, and end".to_owned()),
         };
+    }
+    if let Some(holding) = holding(seen, &["handler"]) {
+        return finding(Some(false), "HandlerFails", format!("workers hold, nothing is lost: {}", holding.message));
     }
     match &rollout.hindrance {
         _ if rollout.available.is_none() => {
@@ -334,6 +346,7 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
         return f.message.clone();
     }
     match phase {
+        Phase::Holding => of("DeadLetterSafe"),
         Phase::Progressing if rollout.hindrance.is_none() && (rollout.starting.is_some() || rollout.draining) => {
             of("Progressing")
         }
@@ -375,7 +388,7 @@ pub(super) fn notices(old: &Status, new: &Status, mode: ScalingMode) -> Vec<Noti
 }
 
 fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
-    let told = matches!(&*new.type_, "Accepted" | "HubReady" | "StoreReady" | "WorkersReady");
+    let told = matches!(&*new.type_, "Accepted" | "HubReady" | "StoreReady" | "WorkersReady" | "DeadLetterSafe");
     if new.type_ == "SinkLimited" {
         return limited(old, new);
     }

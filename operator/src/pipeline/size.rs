@@ -28,6 +28,12 @@ pub(super) fn replicas(seen: &Snapshot, pipeline: &Pipeline) -> i32 {
     }
 }
 
+/// Most pods that may be wanted at any time.
+pub(super) fn most(pipeline: &Pipeline) -> i32 {
+    let scaling = &pipeline.scaling;
+    if scaling.mode == ScalingMode::Auto { count(scaling.max_replicas) } else { scaling.replicas }
+}
+
 /// Bounds and aims, for the decision.
 pub(super) fn policy(pipeline: &Pipeline) -> Policy {
     let scaling = &pipeline.scaling;

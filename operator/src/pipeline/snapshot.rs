@@ -38,6 +38,8 @@ pub(super) struct Snapshot {
     pub store: External<()>,
     /// What it owns in the cluster.
     pub owned: Owned,
+    /// Suspects that wait at each step; `None` where that is not known or there can be none.
+    pub suspects: Option<Vec<u32>>,
     /// What its workers say of themselves.
     pub workers: Vec<Worker>,
     /// How many workers there should be; `None` where it is not decided yet, and what runs stays.
@@ -69,6 +71,8 @@ pub(super) struct HubFacts {
 pub(super) struct Owned {
     /// One for each revision.
     pub deployments: Vec<Arc<Deployment>>,
+    /// One for each step of suspects that there has been.
+    pub suspects: Vec<Arc<Deployment>>,
     /// One for each revision.
     pub config_maps: Vec<Arc<ConfigMap>>,
     /// One.

@@ -73,7 +73,7 @@ fn worker(pod: String, status: &WorkerStatus) -> Worker {
         started: status.started_seconds,
         attached: status.connected && status.consuming && status.holding.is_none(),
         holding: status.holding.is_some(),
-        finished: status.processed.saturating_add(status.dead_lettered),
+        finished: status.processed + status.dead_lettered + status.suspected + status.delayed,
         busy: status.busy_seconds,
         in_flight: status.in_flight,
         held: status.held,
@@ -96,10 +96,12 @@ pub(super) fn reachable(pod: &Pod) -> Option<(String, String)> {
     Some((pod.metadata.name.clone()?, status.pod_ip.clone().filter(|_| runs)?))
 }
 
-/// True if a pod is one of a pipeline's.
+/// True if a pod is one of those that read a pipeline's source.
 pub(super) fn belongs(pod: &Pod, namespace: &str, pipeline: &str) -> bool {
-    let label = pod.metadata.labels.as_ref().and_then(|l| l.get(names::PIPELINE));
-    pod.metadata.namespace.as_deref() == Some(namespace) && label.is_some_and(|l| l == pipeline)
+    let label = |name| pod.metadata.labels.as_ref().and_then(|l| l.get(name)).map(String::as_str);
+    pod.metadata.namespace.as_deref() == Some(namespace)
+        && label(names::PIPELINE) == Some(pipeline)
+        && label(names::SUSPECTS).is_none()
 }
 
 #[cfg(test)]

@@ -1,13 +1,22 @@
-//! What session and slots share, and the one way out for what is published again: dead letters and returns.
+//! What session and slots share, and the one way out for what is published again: dead letters, returns, and what goes to
+//! another queue of the pipeline.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use drover_crds::resolved::suspects_key;
 
 use lapin::{BasicProperties, message::Delivery};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    clock,
+    RunError, clock,
     envelope::{self, Sender},
+    guard::Guard,
+    handler::Handler,
     holds::Holds,
     meter::Meter,
     outage::Outage,
@@ -15,42 +24,61 @@ use super::{
     publisher::{Link, Outgoing, PublishError, Publisher, Receipt},
     reject::Rejection,
     sink::Target,
+    suspect::{Suspicion, Transfer},
 };
 use crate::{query::Transform, settings::Settings};
-use drover_crds::query::QueryError;
 
 /// Key of the pipeline's exchange that leads to the dead-letter queue.
 const DEAD: &str = "dead";
 /// Key of the pipeline's exchange that leads back to the source.
 const RETURN: &str = "return";
+/// Most bytes of an exit that are read.
+const MAX_EXIT: usize = 1024;
 
 /// What session and slots share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) preparation: Preparation,
-    pub(crate) sender: Sender,
+    pub(crate) sender: Arc<Sender>,
     pub(crate) target: Target,
     pub(crate) holds: Holds,
     pub(crate) meter: Meter,
     pub(crate) link: Arc<Link>,
+    pub(crate) handler: Option<Handler>,
+    pub(crate) suspicion: Suspicion,
     exchange: String,
+    /// Where messages of the queue that is read come back by.
+    return_key: String,
+    last_exit: Option<PathBuf>,
+    guard: Mutex<Guard>,
     publisher: AsyncMutex<Publisher>,
     outage: Mutex<Outage>,
 }
 
 impl Context {
-    pub(crate) fn new(settings: &Settings, name: &str) -> Result<Self, QueryError> {
+    pub(crate) fn new(settings: &Settings, name: &str) -> Result<Self, RunError> {
+        let transform = settings.transform.as_deref().map(Transform::new);
         let link = Arc::new(Link::new(settings.hub.clone(), format!("{name} publisher")));
+        let sender = Arc::new(Sender {
+            identity: settings.identity.clone(),
+            queue: settings.source.queue.clone(),
+            process: process(),
+        });
         Ok(Self {
             preparation: Preparation {
                 id: settings.source.id.clone(),
                 max_bytes: settings.source.max_bytes,
-                transform: settings.transform.as_deref().map(Transform::new).transpose()?,
+                transform: transform.transpose().map_err(RunError::Transform)?,
             },
-            sender: Sender { identity: settings.identity.clone(), queue: settings.source.queue.clone() },
-            target: Target::new(settings, &link, name),
+            target: Target::new(settings, &sender, &link, name).map_err(RunError::Sink)?,
+            sender,
+            handler: settings.handler.map(|handler| Handler::new(handler, settings)),
+            suspicion: Suspicion { active: settings.suspects, role: settings.role, retry: settings.retry },
+            return_key: settings.role.step().map_or_else(|| RETURN.to_owned(), suspects_key),
+            last_exit: settings.last_exit.clone(),
+            guard: Mutex::default(),
             holds: Holds::default(),
-            meter: Meter::new(),
+            meter: Meter::new(settings.handler.map(|handler| handler.timeout)),
             exchange: settings.exchange.clone(),
             publisher: AsyncMutex::new(Publisher::new(Arc::clone(&link))),
             link,
@@ -62,31 +90,55 @@ impl Context {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn guard(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Publishes deliveries to the dead-letter queue.
     pub(crate) async fn dead_letter(&self, letters: &[(&Delivery, &Rejection)]) -> Result<Vec<Receipt>, PublishError> {
         let now = clock::today().to_string();
         let letters = letters.iter().map(|(d, why)| (*d, envelope::dead_letter(&self.sender, d, why, &now)));
-        self.republish(DEAD, letters).await
+        self.republish(letters.map(|(d, properties)| (DEAD.to_owned(), d, properties))).await
+    }
+
+    /// Publishes deliveries to other queues of the pipeline.
+    pub(crate) async fn transfer(&self, moves: &[(&Delivery, &Transfer)]) -> Result<Vec<Receipt>, PublishError> {
+        let now = clock::today().to_string();
+        let marked = |delivery, mark| envelope::transferred(&self.sender, delivery, mark, &now);
+        self.republish(moves.iter().map(|(d, to)| (to.key.clone(), *d, marked(d, &to.mark)))).await
+    }
+
+    /// How a worker or handler of this pipeline ended last, if anybody says.
+    pub(crate) fn last_exit(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.last_exit.as_ref()?).ok()?;
+        let text = text.trim();
+        (!text.is_empty()).then(|| text[..text.floor_char_boundary(MAX_EXIT)].to_owned())
     }
 
     /// Publishes deliveries back to the source.
     pub(crate) async fn give_back(&self, deliveries: &[Delivery]) -> Result<Vec<Receipt>, PublishError> {
-        self.republish(RETURN, deliveries.iter().map(|d| (d, envelope::returned(&self.sender, d)))).await
+        let returned = |d| (self.return_key.clone(), d, envelope::returned(&self.sender, d));
+        self.republish(deliveries.iter().map(returned)).await
     }
 
     async fn republish<'d>(
         &self,
-        key: &str,
-        deliveries: impl Iterator<Item = (&'d Delivery, BasicProperties)>,
+        deliveries: impl Iterator<Item = (String, &'d Delivery, BasicProperties)>,
     ) -> Result<Vec<Receipt>, PublishError> {
         let outgoing: Vec<Outgoing<'_>> = deliveries
-            .map(|(delivery, properties)| Outgoing {
+            .map(|(routing_key, delivery, properties)| Outgoing {
                 exchange: &self.exchange,
-                routing_key: key.to_owned(),
+                routing_key,
                 properties,
                 body: &delivery.data,
             })
             .collect();
         self.publisher.lock().await.publish(&outgoing).await
     }
+}
+
+/// A name that no other process has.
+fn process() -> String {
+    let random = RandomState::new();
+    format!("{:016x}{:016x}", random.hash_one(0_u8), random.hash_one(1_u8))
 }

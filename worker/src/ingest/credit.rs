@@ -36,9 +36,10 @@ pub(crate) struct Facts {
 }
 
 impl Limits {
-    /// Credit to begin with.
-    pub(crate) fn start(&self) -> u16 {
-        self.concurrency.max(START).min(self.ceiling)
+    /// Credit to begin with. A process cannot know whether one before it crashed: its first session begins with one message,
+    /// so that a killer takes few along; two more steps of growth are hardly felt.
+    pub(crate) fn start(&self, first: bool) -> u16 {
+        if first { 1 } else { self.concurrency.max(START).min(self.ceiling) }
     }
 
     /// The credit to go on with, if another than `current`.
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn credit_grows_fourfold_while_it_limits_and_never_above_the_ceiling() {
-        assert_eq!(LIMITS.start(), 16);
+        assert_eq!((LIMITS.start(true), LIMITS.start(false)), (1, 16));
         assert_eq!(LIMITS.next(16, facts(false, 1e6)), None);
         assert_eq!(LIMITS.next(16, facts(true, 1e6)), Some(64));
         assert_eq!(LIMITS.next(64, facts(true, 1e6)), Some(200));
@@ -145,7 +146,7 @@ mod tests {
             limiting: bool, rate in proptest::option::of(0.0..1e9), mean_bytes in 0..u64::MAX,
         ) {
             let limits = Limits { concurrency, ceiling, grace: Duration::from_secs(seconds), memory: None };
-            let start = limits.start();
+            let start = limits.start(false);
             prop_assert!((1..=ceiling).contains(&start));
             if let Some(next) = limits.next(current.min(ceiling), Facts { limiting, rate, mean_bytes }) {
                 prop_assert!((1..=ceiling).contains(&next));

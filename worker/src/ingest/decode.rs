@@ -40,15 +40,21 @@ fn object(text: &str) -> Option<Fields<'_>> {
     text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
+/// Checks the size.
+pub(crate) fn fits(body: &[u8], max_bytes: u32) -> Result<(), Rejection> {
+    if body.len() > max_bytes as usize {
+        let why = format!("the body has {} bytes; source.maxBytes is {max_bytes}", body.len());
+        return Err(Rejection::decode("TooLarge", why));
+    }
+    Ok(())
+}
+
 /// Checks what needs no parser: size, encoding and depth.
 pub(crate) fn check(body: &[u8], max_bytes: u32) -> Result<&str, Rejection> {
     if body.is_empty() {
         return Err(Rejection::decode("EmptyBody", "the body is empty"));
     }
-    if body.len() > max_bytes as usize {
-        let why = format!("the body has {} bytes; source.maxBytes is {max_bytes}", body.len());
-        return Err(Rejection::decode("TooLarge", why));
-    }
+    fits(body, max_bytes)?;
     let text = std::str::from_utf8(body)
         .map_err(|e| Rejection::decode("InvalidUtf8", format!("the body is not UTF-8: {e}")))?;
     if deeper_than(text.as_bytes(), MAX_DEPTH) {

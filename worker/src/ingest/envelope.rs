@@ -9,11 +9,20 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{identity, reject::Rejection};
+use super::{
+    identity,
+    reject::{Class, Rejection},
+};
 use crate::settings::Identity;
 
 /// Starts that a message has had.
 pub(crate) const ATTEMPTS: &str = "x-drover-attempts";
+/// The revision under which they are counted: under another one they do not.
+pub(crate) const ATTEMPTS_REVISION: &str = "x-drover-attempts-revision";
+/// The process that wrote the last of these starts before it made it.
+pub(crate) const START: &str = "x-drover-start";
+/// How the worker or handler ended with which it was in flight, as far as that is known.
+pub(crate) const EXIT: &str = "x-drover-exit";
 /// How often a message was given back by a worker that could not take it.
 pub(crate) const RETURNED: &str = "x-drover-returned";
 const ORIGINAL: &str = "x-drover-original-";
@@ -21,6 +30,7 @@ const ORIGINAL_EXCHANGE: &str = "x-drover-original-exchange";
 const ORIGINAL_ROUTING_KEY: &str = "x-drover-original-routing-key";
 const ORIGINAL_QUEUE: &str = "x-drover-original-queue";
 const FIRST_FAILURE: &str = "x-drover-first-failure";
+const LAST_FAILURE: &str = "x-drover-last-failure";
 
 /// Longest error in a header, in bytes: headers share a frame.
 const MAX_ERROR: usize = 4096;
@@ -31,7 +41,48 @@ const PERSISTENT: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Sender {
     pub(crate) identity: Identity,
+    /// The pipeline's source.
     pub(crate) queue: String,
+    /// Tells this process from any other.
+    pub(crate) process: String,
+}
+
+/// What is written on a message that goes to another queue of the pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It was in flight when its worker or handler died; how, where that is known.
+    Suspect { exit: Option<String> },
+    /// It is about to be started for the `attempts`th time.
+    Start { attempts: i64 },
+    /// It failed in passing, at the `attempts`th time.
+    Failed { attempts: i64, reason: &'static str, error: String },
+}
+
+/// Whether it was in somebody's hands before, as far as the broker knows.
+pub(crate) fn was_in_flight(delivery: &Delivery) -> bool {
+    delivery.redelivered || number(delivery, "x-delivery-count") > 0
+}
+
+/// The process that wrote down the start that comes next.
+pub(crate) fn start(delivery: &Delivery) -> Option<std::borrow::Cow<'_, str>> {
+    delivery.properties.headers().as_ref().and_then(|headers| identity::header(headers, START))
+}
+
+/// Starts that count: those under this revision. One that was written down but not made is among them.
+pub(crate) fn attempts(sender: &Sender, delivery: &Delivery) -> i64 {
+    let headers = delivery.properties.headers().as_ref();
+    let revision = headers.and_then(|h| identity::header(h, ATTEMPTS_REVISION));
+    if revision.is_some_and(|revision| revision == sender.identity.revision) { number(delivery, ATTEMPTS) } else { 0 }
+}
+
+/// The same, with the one that is being made.
+pub(crate) fn attempts_now(sender: &Sender, delivery: &Delivery) -> i64 {
+    attempts(sender, delivery).saturating_add(i64::from(start(delivery).is_none()))
+}
+
+fn number(delivery: &Delivery, name: &str) -> i64 {
+    let headers = delivery.properties.headers().as_ref();
+    headers.and_then(|h| h.inner().get(name)).and_then(identity::integer).unwrap_or(0)
 }
 
 /// Exchange and routing key that a message was first published with.
@@ -45,23 +96,51 @@ pub(crate) fn origin(delivery: &Delivery) -> (String, String) {
 
 /// A dead letter's properties. `now` is ISO 8601.
 pub(crate) fn dead_letter(sender: &Sender, delivery: &Delivery, why: &Rejection, now: &str) -> BasicProperties {
-    let mut headers = cleaned(sender, delivery);
-    let attempts = headers.inner().get(ATTEMPTS).and_then(identity::integer).unwrap_or(0);
+    let headers = without(&cleaned(sender, delivery), START);
+    let now_too = i64::from(start(delivery).is_none() && why.class != Class::Killer);
+    let attempts = number(delivery, ATTEMPTS).saturating_add(now_too);
     let first = headers.inner().get(FIRST_FAILURE).cloned();
+    // Whoever sends it in again wants it tried anew.
+    let mut headers = without(&headers, ATTEMPTS_REVISION);
     let mut set = |name: &str, value: AMQPValue| {
         headers.insert(name.into(), value);
     };
     set("x-drover-stage", text(why.stage.as_str()));
     set("x-drover-reason", text(why.reason));
     set("x-drover-error", text(cut(&why.error, MAX_ERROR)));
-    set("x-drover-class", text("content"));
-    set(ATTEMPTS, AMQPValue::LongLongInt(attempts.saturating_add(1)));
+    set("x-drover-class", text(why.class.as_str()));
+    set(ATTEMPTS, AMQPValue::LongLongInt(attempts));
     set("x-drover-revision", text(&sender.identity.revision));
     set("x-drover-pod", text(&sender.identity.pod));
     set(FIRST_FAILURE, first.unwrap_or_else(|| text(now)));
-    set("x-drover-last-failure", text(now));
+    set(LAST_FAILURE, text(now));
     if let Some(id) = delivery.properties.message_id() {
         set("x-drover-message-id", text(id.as_str()));
+    }
+    properties(delivery, headers)
+}
+
+/// Properties of a message that goes to another queue of the pipeline. `now` is ISO 8601.
+pub(crate) fn transferred(sender: &Sender, delivery: &Delivery, mark: &Mark, now: &str) -> BasicProperties {
+    let mut headers = without(&cleaned(sender, delivery), START);
+    let first = headers.inner().get(FIRST_FAILURE).cloned();
+    let mut set = |name: &str, value: AMQPValue| {
+        headers.insert(name.into(), value);
+    };
+    if let Mark::Start { attempts } | Mark::Failed { attempts, .. } = mark {
+        set(ATTEMPTS, AMQPValue::LongLongInt(*attempts));
+        set(ATTEMPTS_REVISION, text(&sender.identity.revision));
+    }
+    match mark {
+        Mark::Suspect { exit: None } => {}
+        Mark::Suspect { exit: Some(exit) } => set(EXIT, text(cut(exit, MAX_ERROR))),
+        Mark::Start { .. } => set(START, text(&sender.process)),
+        Mark::Failed { reason, error, .. } => {
+            set("x-drover-reason", text(reason));
+            set("x-drover-error", text(cut(error, MAX_ERROR)));
+            set(FIRST_FAILURE, first.unwrap_or_else(|| text(now)));
+            set(LAST_FAILURE, text(now));
+        }
     }
     properties(delivery, headers)
 }
@@ -111,6 +190,14 @@ fn cleaned(sender: &Sender, delivery: &Delivery) -> FieldTable {
     }
     headers.insert(ORIGINAL_QUEUE.into(), text(&sender.queue));
     headers
+}
+
+fn without(headers: &FieldTable, name: &str) -> FieldTable {
+    let mut left = FieldTable::default();
+    for (key, value) in headers.inner().iter().filter(|(key, _)| key.as_str() != name) {
+        left.insert(key.clone(), value.clone());
+    }
+    left
 }
 
 fn is_the_brokers(name: &str) -> bool {

@@ -39,6 +39,11 @@ impl Halving {
         None
     }
 
+    /// A culprit that is known without halving.
+    pub(crate) fn found(&mut self, culprit: usize) {
+        self.culprits.push(culprit);
+    }
+
     /// Tries the culprits once more, each alone.
     pub(crate) fn again(&mut self) {
         self.parts.extend(self.culprits.drain(..).rev().map(|one| one..one + 1));

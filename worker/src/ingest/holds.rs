@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 /// Why a slot waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holding {
-    /// `sink` or `deadLetter`.
+    /// `sink`, `handler`, `deadLetter`, `delay` or `suspects`.
     pub(crate) stage: &'static str,
     /// In `CamelCase`.
     pub(crate) reason: String,

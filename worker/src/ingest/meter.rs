@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drover_crds::resolved::suspects_key;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -20,6 +21,7 @@ use prometheus_client::{
 };
 
 use super::{clock, holds::Holds, status};
+use crate::settings::Role;
 
 /// A sink that is up and finishes nothing for so long while work is in flight means a worker that is stuck: twice the time
 /// an attempt may take.
@@ -39,6 +41,12 @@ pub(crate) enum Outcome {
     Filtered,
     DeadLettered,
     Returned,
+    /// It goes to suspects.
+    Suspected,
+    /// Its start at the last step is written down.
+    Started,
+    /// It waits to be tried again.
+    Delayed,
 }
 
 impl Outcome {
@@ -49,6 +57,9 @@ impl Outcome {
             Self::Filtered => "filtered",
             Self::DeadLettered => "dead_lettered",
             Self::Returned => "returned",
+            Self::Suspected => "suspected",
+            Self::Started => "started_alone",
+            Self::Delayed => "delayed",
         }
     }
 }
@@ -85,6 +96,10 @@ pub(crate) struct Meter {
     pub(crate) held: AtomicU64,
     processed: AtomicU64,
     dead_lettered: AtomicU64,
+    suspected: AtomicU64,
+    delayed: AtomicU64,
+    started_alone: AtomicU64,
+    stuck: Duration,
     work: Mutex<Work>,
     sums: Mutex<status::BatchSums>,
     started_seconds: u64,
@@ -99,7 +114,8 @@ struct Work {
 }
 
 impl Meter {
-    pub(crate) fn new() -> Self {
+    /// `longest` is the time that a handler may take for a message.
+    pub(crate) fn new(longest: Option<Duration>) -> Self {
         let now = clock::now();
         let mut registry = Registry::with_prefix("drover_worker");
         let meter = Self {
@@ -121,6 +137,10 @@ impl Meter {
             processed: AtomicU64::new(0),
             dead_lettered: AtomicU64::new(0),
             sums: Mutex::default(),
+            suspected: AtomicU64::new(0),
+            delayed: AtomicU64::new(0),
+            started_alone: AtomicU64::new(0),
+            stuck: STUCK.max(longest.unwrap_or_default() * 2),
             work: Mutex::new(Work { batches: 0, since: now, busy: Duration::ZERO, progress: now }),
             started_seconds: u64::try_from(clock::today().as_second()).unwrap_or(0),
             registry: Registry::default(),
@@ -220,8 +240,16 @@ impl Meter {
         match outcome {
             Outcome::DeadLettered => self.dead_lettered.fetch_add(messages, Relaxed),
             Outcome::Written | Outcome::Repeated | Outcome::Filtered => self.processed.fetch_add(messages, Relaxed),
+            Outcome::Suspected => self.suspected.fetch_add(messages, Relaxed),
+            Outcome::Delayed => self.delayed.fetch_add(messages, Relaxed),
+            Outcome::Started => self.started_alone.fetch_add(messages, Relaxed),
             Outcome::Returned => 0,
         };
+        self.work().progress = now;
+    }
+
+    /// A handler has answered, though the message has not come to an end yet.
+    pub(crate) fn moves_on(&self, now: Instant) {
         self.work().progress = now;
     }
 
@@ -229,9 +257,10 @@ impl Meter {
         self.dead_letters.get_or_create(&ReasonLabel { stage, reason }).inc();
     }
 
-    /// Messages that came to an end here.
+    /// Messages that came to an end here, those that went on to another queue among them: all took time.
     pub(crate) fn done(&self) -> u64 {
-        self.processed.load(Relaxed) + self.dead_lettered.load(Relaxed)
+        let counts = [&self.processed, &self.dead_lettered, &self.suspected, &self.started_alone, &self.delayed];
+        counts.into_iter().map(|count| count.load(Relaxed)).sum()
     }
 
     pub(crate) fn busy(&self, now: Instant) -> Duration {
@@ -246,12 +275,13 @@ impl Meter {
     /// False where work is in flight, the sink is up and nothing finished for too long.
     pub(crate) fn is_healthy(&self, holds: &Holds, now: Instant) -> bool {
         let work = self.work();
-        holds.any() || work.batches == 0 || now.saturating_duration_since(work.progress) < STUCK
+        holds.any() || work.batches == 0 || now.saturating_duration_since(work.progress) < self.stuck
     }
 
-    pub(crate) fn status(&self, revision: &str, holds: &Holds, now: Instant) -> status::WorkerStatus {
+    pub(crate) fn status(&self, revision: &str, role: Role, holds: &Holds, now: Instant) -> status::WorkerStatus {
         status::WorkerStatus {
             revision: revision.to_owned(),
+            role: role.step().map_or_else(|| "main".to_owned(), suspects_key),
             connected: self.connected.load(Relaxed),
             consuming: self.consuming.load(Relaxed),
             holding: holds.oldest().map(|holding| status::HoldingStatus {
@@ -265,6 +295,8 @@ impl Meter {
             busy_seconds: self.busy(now).as_secs_f64(),
             processed: self.processed.load(Relaxed),
             dead_lettered: self.dead_lettered.load(Relaxed),
+            suspected: self.suspected.load(Relaxed),
+            delayed: self.delayed.load(Relaxed),
             started_seconds: self.started_seconds,
             batches: Some(*self.sums()),
         }
@@ -289,7 +321,7 @@ mod tests {
 
     #[test]
     fn busy_time_is_that_of_at_least_one_batch() {
-        let (meter, start) = (Meter::new(), clock::now());
+        let (meter, start) = (Meter::new(None), clock::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         meter.works(at(0));
         meter.works(at(1));
@@ -301,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_stuck_where_nothing_ends_while_the_sink_is_up() {
-        let (meter, holds, start) = (Meter::new(), Holds::default(), clock::now());
+        let (meter, holds, start) = (Meter::new(None), Holds::default(), clock::now());
         let late = start + STUCK;
         assert!(meter.is_healthy(&holds, late));
         meter.works(start);
@@ -315,7 +347,7 @@ mod tests {
 
     #[test]
     fn metrics_have_their_usual_names() {
-        let (meter, holds) = (Meter::new(), Holds::default());
+        let (meter, holds) = (Meter::new(None), Holds::default());
         meter.finished(Outcome::Written, 1, clock::now());
         meter.dead_letter("sink", "IdReused");
         let text = meter.text(&holds, clock::now());

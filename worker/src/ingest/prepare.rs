@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use drover_crds::resolved::MessageId;
 use jiff::Timestamp;
 use lapin::message::Delivery;
+use serde_json::value::RawValue;
 
 use super::{
     decode::{self, Fields},
     identity,
-    reject::{Rejection, Stage},
+    reject::Rejection,
 };
 use crate::query::{DataError, Transform};
 
@@ -62,6 +63,47 @@ impl Preparation {
         };
         Ok(Prepared { id, texts })
     }
+
+    /// The id of a message whose body is a handler's to read.
+    pub(crate) fn identify<'a>(&self, delivery: &'a Delivery) -> Result<Option<Cow<'a, str>>, Rejection> {
+        decode::fits(&delivery.data, self.max_bytes)?;
+        let fields = match self.id {
+            MessageId::Path(_) => Some(decode::fields(decode::check(&delivery.data, self.max_bytes)?)?),
+            MessageId::Property | MessageId::Header(_) => None,
+        };
+        identity::of(&self.id, delivery, fields.as_ref())
+    }
+
+    /// A message as its handler left it.
+    pub(crate) fn passed<'a>(
+        &self,
+        delivery: &'a Delivery,
+        id: Option<Cow<'a, str>>,
+        body: Option<&[u8]>,
+    ) -> Result<Prepared<'a>, Rejection> {
+        let texts = match body {
+            None => vec![Cow::Borrowed(decode::check(&delivery.data, self.max_bytes)?)],
+            Some(body) => answered(body)?,
+        };
+        Ok(Prepared { id, texts })
+    }
+}
+
+/// The rows of a handler's answer: an object, or several in an array.
+fn answered(body: &[u8]) -> Result<Vec<Cow<'static, str>>, Rejection> {
+    let wrong = |what: String| Rejection::transform("HandlerAnswer", format!("the handler's answer: {what}"));
+    let most = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let text = decode::check(body, most).map_err(|why| wrong(why.error.into_owned()))?;
+    let rows: Vec<&str> = if text.trim_start().starts_with('[') {
+        let rows: Vec<&RawValue> = serde_json::from_str(text).map_err(|why| wrong(why.to_string()))?;
+        rows.into_iter().map(RawValue::get).collect()
+    } else {
+        vec![text]
+    };
+    for row in &rows {
+        decode::fields(row).map_err(|why| wrong(why.error.into_owned()))?;
+    }
+    Ok(rows.into_iter().map(|row| Cow::Owned(row.to_owned())).collect())
 }
 
 impl<'a> Prepared<'a> {
@@ -82,7 +124,7 @@ fn transformed(transform: &Transform, body: &[u8], arrival: Timestamp) -> Result
     let ticks = i64::try_from(arrival.as_nanosecond() / 100).unwrap_or(i64::MAX);
     let rows = transform.apply(body, ticks).map_err(|error| match error {
         DataError::Decode(_) => Rejection::decode("NotJson", error.to_string()),
-        _ => Rejection { stage: Stage::Transform, reason: "TransformFailed", error: error.to_string().into() },
+        _ => Rejection::transform("TransformFailed", error.to_string()),
     })?;
     Ok(rows.into_iter().map(|row| Cow::Owned(row.to_string())).collect())
 }

@@ -32,6 +32,7 @@ use super::{
     credit::Facts,
     publisher::Receipt,
     slot::{Finished, SlotEnd},
+    suspect::Way,
 };
 pub(crate) use crew::Crew;
 use intake::Intake;
@@ -84,6 +85,8 @@ pub(crate) struct Session<'c> {
     acks: Acks,
     held: VecDeque<Delivery>,
     held_since: Instant,
+    /// Deliveries that are not to be worked on here.
+    strays: Vec<Delivery>,
     finished: UnboundedReceiver<Finished>,
     finishing: UnboundedSender<Finished>,
     mean_bytes: u64,
@@ -101,6 +104,7 @@ impl<'c> Session<'c> {
             acks: Acks::default(),
             held: VecDeque::new(),
             held_since: clock::now(),
+            strays: Vec::new(),
             finished,
             finishing,
             mean_bytes: 0,
@@ -123,8 +127,10 @@ impl<'c> Session<'c> {
 
     /// Until shutdown.
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), Lost> {
-        self.intake.want(self.crew.limits.start());
+        let first = self.crew.is_new();
+        self.intake.want(self.crew.limits.start(first));
         loop {
+            self.redirect_strays();
             self.start_batches();
             self.change_credit().await?;
             self.acknowledge().await?;
@@ -175,6 +181,11 @@ impl<'c> Session<'c> {
         let Some(delivery) = self.intake.accept(arrival)? else { return Ok(()) };
         self.acks.received(delivery.delivery_tag)?;
         self.intake.received(delivery.delivery_tag);
+        let context = &self.crew.context;
+        if context.suspicion.way(&context.sender, &delivery, None) != Way::Process {
+            self.strays.push(delivery);
+            return Ok(());
+        }
         let size = delivery.data.len() as u64;
         self.mean_bytes = if self.mean_bytes == 0 { size } else { (self.mean_bytes * 15 + size) / 16 };
         if self.held.is_empty() {
@@ -201,8 +212,11 @@ impl<'c> Session<'c> {
     fn slot_ended(&mut self, end: Result<SlotEnd, tokio::task::JoinError>) {
         match end {
             Ok(end) => {
-                self.crew.context.meter.ended(end.left.len());
-                self.batch_time = (self.batch_time * 7 + end.took) / 8;
+                self.crew.context.meter.ended(end.left.len() + end.strays.len());
+                if !end.left.is_empty() || end.strays.is_empty() {
+                    self.batch_time = (self.batch_time * 7 + end.took) / 8;
+                }
+                self.strays.extend(end.strays);
                 end.left.into_iter().rev().for_each(|delivery| self.held.push_front(delivery));
                 self.crew.free.push((end.slot, end.writer));
                 self.tell_held();
@@ -210,6 +224,18 @@ impl<'c> Session<'c> {
             // Its messages stay unacknowledged and come again; its place is lost until then.
             Err(error) => tracing::error!(%error, "a batch ended in a panic"),
         }
+    }
+
+    /// They go first, and even while the sink is down.
+    fn redirect_strays(&mut self) {
+        if self.strays.is_empty() {
+            return;
+        }
+        let Some((number, writer)) = self.crew.free.pop() else { return };
+        let strays = std::mem::take(&mut self.strays);
+        self.crew.context.meter.started(strays.len());
+        let slot = self.crew.slot(number, writer, self.finishing.clone());
+        self.crew.slots.spawn(slot.redirect(strays));
     }
 
     /// As many as there is room and messages for. A message that comes alone waits for no other; while batches are being

@@ -1,16 +1,21 @@
 //! Where results go: one attempt at a time, with what came of it. What to do about a failure is the slot's to decide.
 
+mod http;
 mod hub;
 mod postgres;
 mod refusal;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use axum::http::{header::InvalidHeaderValue, uri::InvalidUri};
 use drover_crds::{api::Sink, resolved::RoutingKey};
 
-use super::{outage::Likeness, prepare::Item, publisher::Link, reject::Rejection};
-use crate::{settings::Settings, store::StoreAddress};
+use super::{envelope::Sender, outage::Likeness, prepare::Item, publisher::Link, reject::Rejection, web::Server};
+use crate::{settings::Settings, store::StoreAddress, tls::TlsError};
 pub(crate) use postgres::Table;
+
+/// Time for an attempt where the sink says nothing else.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What became of a message at the sink.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +26,10 @@ pub(crate) enum End {
     Repeated,
     /// It can never be written.
     Rejected(Rejection),
+    /// The sink refuses it for what it is, unless it refuses everybody alike.
+    Refused { why: Rejection, likeness: Likeness },
+    /// It failed in passing, and is to be tried again after so many seconds at least.
+    Later { why: Rejection, likeness: Likeness, at_least: u32 },
 }
 
 /// What came of an attempt.
@@ -32,6 +41,8 @@ pub(crate) struct Attempt {
     pub(crate) unknown_fields: u64,
     /// Why the others did not.
     pub(crate) failure: Option<Failure>,
+    /// There was no time for the rest.
+    pub(crate) unfinished: bool,
 }
 
 impl Attempt {
@@ -56,24 +67,48 @@ pub(crate) enum Failure {
 pub(crate) enum Target {
     Postgres(Arc<Table>),
     Hub { exchange: String, key: Option<RoutingKey>, link: Arc<Link> },
+    Http { server: Arc<Server>, sender: Arc<Sender> },
     Discard,
+}
+
+/// A sink cannot be spoken to at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The certificates are wrong.
+    #[error("the certificates for the sink cannot be used")]
+    Tls(#[source] TlsError),
+    /// The token has characters that no header takes.
+    #[error("the sink's token is no header's value")]
+    Token(#[source] InvalidHeaderValue),
+    /// The URL has a part that is none.
+    #[error("the sink's URL cannot be used")]
+    Url(#[source] InvalidUri),
 }
 
 impl Target {
     /// The sink of the settings. `link` is for a sink of the hub.
-    pub(crate) fn new(settings: &Settings, link: &Arc<Link>, name: &str) -> Self {
-        let Sink { postgres, hub, discard: _ } = settings.sink.clone();
+    pub(crate) fn new(
+        settings: &Settings,
+        sender: &Arc<Sender>,
+        link: &Arc<Link>,
+        name: &str,
+    ) -> Result<Self, SinkError> {
+        let Sink { postgres, hub, http, discard: _ } = settings.sink.clone();
         if let (Some(sink), Some(address)) = (postgres, settings.store.clone()) {
-            return Self::postgres(sink, address, name);
+            return Ok(Self::postgres(sink, address, name));
         }
-        match hub {
+        if let Some(sink) = http {
+            let server = Arc::new(http::server(&sink, settings)?);
+            return Ok(Self::Http { server, sender: Arc::clone(sender) });
+        }
+        Ok(match hub {
             Some(hub) => Self::Hub {
                 exchange: hub.exchange,
                 key: hub.routing_key.as_deref().and_then(|key| RoutingKey::parse(key).ok()),
                 link: Arc::clone(link),
             },
             None => Self::Discard,
-        }
+        })
     }
 
     fn postgres(sink: drover_crds::api::PostgresSink, address: StoreAddress, name: &str) -> Self {
@@ -85,6 +120,7 @@ impl Target {
         match self {
             Self::Postgres(table) => Writer::Postgres(postgres::Writer::new(Arc::clone(table))),
             Self::Hub { exchange, key, link } => Writer::Hub(hub::Writer::new(exchange.clone(), key.clone(), link)),
+            Self::Http { server, sender } => Writer::Http(http::Writer::new(server, sender)),
             Self::Discard => Writer::Discard,
         }
     }
@@ -95,6 +131,7 @@ impl Target {
 pub(crate) enum Writer {
     Postgres(postgres::Writer),
     Hub(hub::Writer),
+    Http(http::Writer),
     Discard,
 }
 
@@ -104,6 +141,7 @@ impl Writer {
         match self {
             Self::Postgres(writer) => writer.attempt(items).await,
             Self::Hub(writer) => writer.attempt(items).await,
+            Self::Http(writer) => writer.attempt(items).await,
             Self::Discard => {
                 Attempt { ends: items.iter().map(|item| (item.message, End::Written)).collect(), ..Attempt::default() }
             }
@@ -115,6 +153,7 @@ impl Writer {
         match self {
             Self::Postgres(writer) => writer.probe().await,
             Self::Hub(writer) => writer.probe().await,
+            Self::Http(writer) => writer.probe().await,
             Self::Discard => Ok(()),
         }
     }
@@ -123,7 +162,7 @@ impl Writer {
     pub(crate) fn in_doubt(&self) -> bool {
         match self {
             Self::Postgres(writer) => writer.in_doubt(),
-            Self::Hub(_) | Self::Discard => false,
+            Self::Hub(_) | Self::Http(_) | Self::Discard => false,
         }
     }
 
@@ -132,7 +171,15 @@ impl Writer {
         match self {
             Self::Postgres(writer) => writer.abandon(),
             Self::Hub(writer) => writer.abandon(),
-            Self::Discard => {}
+            Self::Http(_) | Self::Discard => {}
+        }
+    }
+
+    /// Time for an attempt; after it the connection is given up.
+    pub(crate) fn patience(&self) -> Duration {
+        match self {
+            Self::Http(writer) => writer.patience(),
+            Self::Postgres(_) | Self::Hub(_) | Self::Discard => ATTEMPT_TIMEOUT,
         }
     }
 }

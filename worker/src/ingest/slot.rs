@@ -3,10 +3,17 @@
 //! A batch stays with its slot until each of its messages has come to an end, however long the sink is down, or until it is
 //! asked to surrender; then what is left goes back to the session.
 
-use std::{mem, sync::Arc, time::Duration};
+mod course;
+mod handle;
+mod way_out;
+
+use std::{sync::Arc, time::Duration};
 
 use lapin::message::Delivery;
-use tokio::{sync::mpsc::UnboundedSender, time::timeout};
+use tokio::{
+    sync::mpsc::UnboundedSender,
+    time::{error::Elapsed, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,15 +22,12 @@ use super::{
     clock,
     halving::Halving,
     meter::Outcome,
-    outage::Likeness,
     prepare::{Item, Prepared},
-    publisher::Receipt,
-    reject::Rejection,
     sink::{Attempt, End, Failure, Writer},
+    suspect::Way,
 };
+use course::{Course, Judgement, Refusal, ends};
 
-/// Time for an attempt; after it the connection is given up.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tries at once where concurrent work is in the way.
 const RETRIES: u32 = 5;
 
@@ -41,6 +45,8 @@ pub(crate) struct SlotEnd {
     pub(crate) writer: Writer,
     /// Messages that did not come to an end.
     pub(crate) left: Vec<Delivery>,
+    /// Those of them that are not to be worked on here.
+    pub(crate) strays: Vec<Delivery>,
     /// How long the batch took.
     pub(crate) took: Duration,
 }
@@ -66,9 +72,9 @@ impl Slot {
     pub(crate) async fn warm_up(mut self) -> SlotEnd {
         self.context.meter.works(clock::now());
         loop {
-            let (surrender, probe) = (self.surrender.clone(), timeout(ATTEMPT_TIMEOUT, self.writer.probe()));
+            let (surrender, probe) = (self.surrender.clone(), timeout(self.writer.patience(), self.writer.probe()));
             let failure = tokio::select! {
-                probed = probe => probed.unwrap_or_else(|_| Err(too_slow())).err(),
+                probed = probe => probed.unwrap_or_else(|elapsed| Err(too_slow(&elapsed))).err(),
                 () = surrender.cancelled() => break,
             };
             let Some(Failure::Hold { reason, message }) = failure else {
@@ -80,7 +86,11 @@ impl Slot {
             }
         }
         self.context.meter.rests(clock::now());
-        SlotEnd { slot: self.number, writer: self.writer, left: Vec::new(), took: Duration::ZERO }
+        self.ended(Vec::new(), Vec::new(), Duration::ZERO)
+    }
+
+    fn ended(self, left: Vec<Delivery>, strays: Vec<Delivery>, took: Duration) -> SlotEnd {
+        SlotEnd { slot: self.number, writer: self.writer, left, strays, took }
     }
 
     /// Takes a batch to its end.
@@ -94,16 +104,15 @@ impl Slot {
         if end.is_ok() {
             context.meter.batch(batch.len(), now.duration_since(started), self.waited);
         }
-        SlotEnd { slot: self.number, writer: self.writer, left: course.left(batch), took: now.duration_since(started) }
+        self.ended(course.left(batch), Vec::new(), now.duration_since(started))
     }
 
     async fn process(&mut self, batch: &[Delivery], course: &mut Course) -> Result<(), Surrendered> {
-        let arrival = clock::today();
-        let prepared: Vec<Option<Prepared<'_>>> = batch
-            .iter()
-            .enumerate()
-            .map(|(n, delivery)| course.kept(n, self.context.preparation.prepare(delivery, arrival)))
-            .collect();
+        let context = Arc::clone(&self.context);
+        let prepared = match &context.handler {
+            Some(handler) => self.handle(handler, batch, course).await?,
+            None => self.prepare(batch, course),
+        };
         let mut items: Vec<Item<'_>> = prepared
             .iter()
             .enumerate()
@@ -113,7 +122,13 @@ impl Slot {
         let empty = items.iter().filter(|item| item.rows.is_empty()).map(|item| item.message);
         self.finish(batch, course, empty.collect(), Outcome::Filtered);
         self.write(batch, &mut items, course).await?;
+        self.relocate(batch, course).await?;
         self.bury(batch, course).await
+    }
+
+    fn prepare<'b>(&self, batch: &'b [Delivery], course: &mut Course) -> Vec<Option<Prepared<'b>>> {
+        let (arrival, all) = (clock::today(), batch.iter().enumerate());
+        all.map(|(n, delivery)| course.kept(n, self.context.preparation.prepare(delivery, arrival))).collect()
     }
 
     /// Until each message is written or found to be at fault.
@@ -138,8 +153,12 @@ impl Slot {
             refusals.clear();
             halving.again();
         }
-        for (n, rejection, _) in refusals {
-            course.reject(items[n].message, rejection);
+        for Refusal { item, why, wait, .. } in refusals {
+            let message = items[item].message;
+            match wait {
+                None => course.reject(message, why),
+                Some(at_least) => self.try_later(&batch[message], message, why, at_least, course),
+            }
         }
         Ok(())
     }
@@ -150,11 +169,12 @@ impl Slot {
         items: &mut [Item<'_>],
         course: &mut Course,
         halving: &mut Halving,
-        refusals: &mut Vec<(usize, Rejection, Likeness)>,
+        refusals: &mut Vec<Refusal>,
     ) -> Result<(), Surrendered> {
         let mut retries = 0;
         while let Some(part) = halving.next() {
-            let open: Vec<&Item<'_>> = items[part.clone()].iter().filter(|item| !course.ended[item.message]).collect();
+            let is_open = |item: &&Item<'_>| !course.ended[item.message] && !refusals.iter().any(|r| r.is_of(item));
+            let open: Vec<&Item<'_>> = items[part.clone()].iter().filter(is_open).collect();
             if open.is_empty() {
                 halving.settled();
                 continue;
@@ -163,17 +183,26 @@ impl Slot {
             if self.writer.in_doubt() {
                 course.doubt(&mut items[part]);
             }
-            let Attempt { ends, unknown_fields, failure } = attempt?;
+            let Attempt { ends, unknown_fields, failure, unfinished } = attempt?;
             self.context.meter.unknown_fields.inc_by(unknown_fields);
-            self.end(batch, course, ends);
+            for refusal in self.end(batch, course, ends) {
+                let item = items.iter().position(|item| item.message == refusal.message);
+                let item = item.expect("what the sink says is of one of its items");
+                halving.found(item);
+                refusals.push(Refusal { item, ..refusal });
+            }
             match failure {
+                None if unfinished => self.goes_on(),
                 None => {
                     halving.settled();
                     self.goes_on();
                 }
                 Some(Failure::Content { rejection, likeness }) => {
                     self.goes_on();
-                    refusals.extend(halving.refused().map(|n| (n, rejection, likeness)));
+                    refusals.extend(halving.refused().map(|item| {
+                        let message = items[item].message;
+                        Refusal { item, message, why: rejection, likeness, wait: None }
+                    }));
                 }
                 Some(Failure::Retry { .. }) if retries < RETRIES => retries += 1,
                 Some(Failure::Retry { message }) => {
@@ -187,31 +216,39 @@ impl Slot {
     }
 
     async fn attempt(&mut self, open: &[&Item<'_>]) -> Result<Attempt, Surrendered> {
-        let surrender = self.surrender.clone();
+        let (surrender, patience) = (self.surrender.clone(), self.writer.patience());
         let attempt = tokio::select! {
-            attempt = timeout(ATTEMPT_TIMEOUT, self.writer.attempt(open)) => attempt,
+            attempt = timeout(patience, self.writer.attempt(open)) => attempt,
             () = surrender.cancelled() => {
                 self.writer.abandon();
                 return Err(Surrendered);
             }
         };
-        Ok(attempt.unwrap_or_else(|_| {
+        Ok(attempt.unwrap_or_else(|elapsed| {
             self.writer.abandon();
-            Attempt { failure: Some(too_slow()), ..Attempt::default() }
+            Attempt { failure: Some(too_slow(&elapsed)), ..Attempt::default() }
         }))
     }
 
-    fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>) {
-        let (mut written, mut repeated) = (Vec::with_capacity(ends.len()), Vec::new());
+    /// Those that the sink refused, with nothing done about them yet.
+    fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>) -> Vec<Refusal> {
+        let (mut written, mut repeated, mut refusals) = (Vec::with_capacity(ends.len()), Vec::new(), Vec::new());
         for (message, end) in ends {
             match end {
                 End::Written => written.push(message),
                 End::Repeated => repeated.push(message),
                 End::Rejected(rejection) => course.reject(message, rejection),
+                End::Refused { why, likeness } => {
+                    refusals.push(Refusal { item: 0, message, why, likeness, wait: None });
+                }
+                End::Later { why, likeness, at_least } => {
+                    refusals.push(Refusal { item: 0, message, why, likeness, wait: Some(at_least) });
+                }
             }
         }
         self.finish(batch, course, written, Outcome::Written);
         self.finish(batch, course, repeated, Outcome::Repeated);
+        refusals
     }
 
     fn finish(&self, batch: &[Delivery], course: &mut Course, messages: Vec<usize>, outcome: Outcome) {
@@ -221,6 +258,9 @@ impl Slot {
         for message in &messages {
             course.ended[*message] = true;
             course.settled[*message] = true;
+        }
+        if matches!(outcome, Outcome::Written | Outcome::Repeated | Outcome::Filtered) {
+            self.context.guard().good(messages.len() as u64, clock::now());
         }
         let tags = messages.into_iter().map(|message| batch[message].delivery_tag).collect();
         // The session may be gone with its channel; then the messages come again.
@@ -235,61 +275,25 @@ impl Slot {
         before: Option<usize>,
         items: &[Item<'_>],
         course: &Course,
-        refusals: &[(usize, Rejection, Likeness)],
+        refusals: &[Refusal],
     ) -> Judgement {
         let mut outage = self.context.outage();
         match before {
             // Where some are taken that were refused before, an outage is over.
             Some(before) if refusals.len() < before => outage.over(),
             Some(_) => {}
-            None => outage.record(ends(items, course, refusals)),
+            None => outage.record(ends(&self.context.sender, items, course, refusals)),
         }
         if !refusals.is_empty() && outage.endings() != endings {
             return Judgement::Stale;
         }
-        match refusals.iter().find(|(_, _, likeness)| outage.is(likeness)) {
+        match refusals.iter().find(|refusal| outage.is(&refusal.likeness)) {
             None => Judgement::Final,
             // Without the error: it may show a row.
-            Some((_, _, likeness)) => Judgement::Outage {
+            Some(Refusal { likeness, .. }) => Judgement::Outage {
                 message: format!("most messages are refused alike ({likeness}), so the sink is to blame: mend it"),
             },
         }
-    }
-
-    /// Dead-letters what is rejected. A dead letter that no queue takes is waited with, not lost.
-    async fn bury(&mut self, batch: &[Delivery], course: &mut Course) -> Result<(), Surrendered> {
-        let mut dead = mem::take(&mut course.dead);
-        while !dead.is_empty() {
-            let letters: Vec<(&Delivery, &Rejection)> = dead.iter().map(|(n, why)| (&batch[*n], why)).collect();
-            let context = Arc::clone(&self.context);
-            let receipts = tokio::select! {
-                receipts = context.dead_letter(&letters) => receipts,
-                () = self.surrender.cancelled() => return Err(Surrendered),
-            };
-            let (reason, message) = match receipts {
-                Ok(receipts) => {
-                    let mut receipts = receipts.into_iter();
-                    dead.retain(|(n, why)| {
-                        let confirmed = receipts.next() == Some(Receipt::Confirmed);
-                        if confirmed {
-                            // Without the error: it may show a row. The letter has it.
-                            tracing::info!(stage = why.stage.as_str(), reason = why.reason, "dead-lettered a message");
-                            self.context.meter.dead_letter(why.stage.as_str(), why.reason);
-                            self.finish(batch, course, vec![*n], Outcome::DeadLettered);
-                        }
-                        !confirmed
-                    });
-                    ("DeadLetterRefused", "the dead-letter queue is missing, not bound or full: mend it".to_owned())
-                }
-                Err(error) => (error.reason(), format!("dead letters cannot be published: {error}")),
-            };
-            if dead.is_empty() {
-                self.goes_on();
-            } else {
-                self.hold("deadLetter", reason, &message).await?;
-            }
-        }
-        Ok(())
     }
 
     fn goes_on(&mut self) {
@@ -314,71 +318,7 @@ impl Slot {
     }
 }
 
-fn too_slow() -> Failure {
-    let message = format!("the sink does not answer within {} s", ATTEMPT_TIMEOUT.as_secs());
+fn too_slow(elapsed: &Elapsed) -> Failure {
+    let message = format!("the sink does not answer in time: {elapsed}");
     Failure::Hold { reason: "Timeout".to_owned(), message }
-}
-
-/// What refusals of a batch mean.
-enum Judgement {
-    /// The messages are to blame.
-    Final,
-    /// They were refused before an outage's end, and are not to blame before they are refused once more.
-    Stale,
-    /// The sink is to blame.
-    Outage { message: String },
-}
-
-/// How far the messages of a batch are.
-struct Course {
-    /// Written, or found to be at fault.
-    ended: Vec<bool>,
-    /// To be acknowledged.
-    settled: Vec<bool>,
-    /// Possibly written, though nothing said so.
-    doubted: Vec<bool>,
-    dead: Vec<(usize, Rejection)>,
-}
-
-impl Course {
-    fn new(messages: usize) -> Self {
-        let none = vec![false; messages];
-        Self { ended: none.clone(), settled: none.clone(), doubted: none, dead: Vec::new() }
-    }
-
-    /// A row of an item's id may be its own from now on.
-    fn doubt(&mut self, items: &mut [Item<'_>]) {
-        for item in items.iter_mut().filter(|item| !self.ended[item.message]) {
-            item.first = false;
-            self.doubted[item.message] = true;
-        }
-    }
-
-    /// What did not come to an end. What is possibly written counts as delivered before.
-    fn left(self, batch: Vec<Delivery>) -> Vec<Delivery> {
-        let states = self.settled.into_iter().zip(self.doubted);
-        let open = batch.into_iter().zip(states).filter(|(_, (settled, _))| !settled);
-        open.map(|(delivery, (_, doubted))| Delivery { redelivered: delivery.redelivered || doubted, ..delivery })
-            .collect()
-    }
-
-    fn reject(&mut self, message: usize, rejection: Rejection) {
-        self.ended[message] = true;
-        self.dead.push((message, rejection));
-    }
-
-    fn kept<T>(&mut self, message: usize, result: Result<T, Rejection>) -> Option<T> {
-        result.map_err(|rejection| self.reject(message, rejection)).ok()
-    }
-}
-
-/// What the sink said to each message that it saw, in their order.
-fn ends(items: &[Item<'_>], course: &Course, refusals: &[(usize, Rejection, Likeness)]) -> Vec<Option<Likeness>> {
-    let likeness =
-        |n: usize| refusals.iter().find(|(culprit, ..)| *culprit == n).map(|(_, _, likeness)| likeness.clone());
-    let seen = |(n, item): (usize, &Item<'_>)| match likeness(n) {
-        None => course.settled[item.message].then_some(None),
-        some => Some(some),
-    };
-    items.iter().enumerate().filter_map(seen).collect()
 }

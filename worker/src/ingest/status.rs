@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerStatus {
     /// The worker's revision; empty where it is run by hand.
     pub revision: String,
+    /// Which queue it reads: `main`, `suspects-1` or `suspects-2`.
+    #[serde(default)]
+    pub role: String,
     /// There is a connection to the hub.
     pub connected: bool,
     /// There is a consumer, or the sink is down and the worker waits for it without one.
@@ -24,6 +27,12 @@ pub struct WorkerStatus {
     pub processed: u64,
     /// Messages dead-lettered.
     pub dead_lettered: u64,
+    /// Messages sent on to suspects.
+    #[serde(default)]
+    pub suspected: u64,
+    /// Messages that failed in passing and were sent to wait.
+    #[serde(default)]
+    pub delayed: u64,
     /// When the process started, in seconds since 1970.
     pub started_seconds: u64,
     /// Sums over its batches; older workers do not tell them.
@@ -55,7 +64,7 @@ pub struct BatchSums {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HoldingStatus {
-    /// Where: `sink` or `deadLetter`.
+    /// Where: `sink`, `handler`, `deadLetter`, `delay` or `suspects`.
     pub stage: String,
     /// The reason in `CamelCase`.
     pub reason: String,

@@ -18,7 +18,25 @@ fn three_variables_are_enough() {
     assert_eq!(settings.source.id, MessageId::Property);
     assert_eq!(settings.concurrency, CONCURRENCY);
     assert_eq!(settings.grace, Duration::from_secs(30));
-    assert!(settings.store.is_none());
+    assert!(settings.store.is_none() && settings.handler.is_none());
+    assert_eq!((settings.role, settings.suspects, settings.retry), (Role::Main, false, Retry::default()));
+}
+
+#[test]
+fn a_role_reads_a_queue_of_its_own() {
+    let queue = |role| read(&[(ROLE, role)]).unwrap().role.queue("telemetry");
+    assert_eq!(
+        ["main", "suspects-1", "suspects-2"].map(queue),
+        ["telemetry", "telemetry.suspects-1", "telemetry.suspects-2"]
+    );
+}
+
+#[test]
+fn a_handler_takes_the_place_of_a_query() {
+    let handler = read(&[(HANDLER_PORT, "8080"), (HANDLER_TIMEOUT_SECONDS_VAR, "2")]).unwrap().handler;
+    assert_eq!(handler, Some(Handler { port: 8080, timeout: Duration::from_secs(2) }));
+    let both = [(HANDLER_PORT, "8080"), (TRANSFORM_QUERY, "SELECT a FROM input")];
+    assert_eq!(read(&both).unwrap_err().variable, HANDLER_PORT);
 }
 
 #[test]
@@ -44,6 +62,12 @@ fn a_wrong_variable_is_named() {
         (HUB_URI, "http://hub"),
         (SINK, "postgres"),
         (SINK, "{}"),
+        (ROLE, "suspects"),
+        (SUSPECTS, "1"),
+        (HANDLER_PORT, "http"),
+        (RETRY_ATTEMPTS_VAR, "0"),
+        (RETRY_INITIAL_SECONDS_VAR, "1s"),
+        (SINK, r#"{"http":{"url":"ftp://host"}}"#),
         (SINK, r#"{"discard":{},"hub":{"exchange":"e"}}"#),
     ] {
         assert_eq!(read(&[(variable, value)]).unwrap_err().variable, variable, "{value}");
@@ -76,6 +100,7 @@ fn a_postgres_sink_needs_an_address_and_no_secret() {
 fn debug_shows_no_secret() {
     let settings = read(&[(SINK, r#"{"postgres":{"table":"t"}}"#), (SINK_URI, "postgres://u:sesame@db/d")]).unwrap();
     assert!(!format!("{settings:?}").contains("sesame"));
+    assert!(!format!("{:?}", read(&[(SINK_TOKEN, "sesame")]).unwrap()).contains("sesame"));
 }
 
 #[test]

@@ -165,3 +165,19 @@ async fn a_missing_pipeline_exchange_is_waited_for() {
     worker.stop().await;
     lane.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_bad_bodies_stops_the_source_instead_of_emptying_it() {
+    let lane = Lane::new("bad-flood").await;
+    lane.table("message_id text PRIMARY KEY, n bigint").await;
+    let worker = lane.worker(APPEND, &[("DROVER_CONCURRENCY", "1")]).await;
+    lane.publish_numbered(0..50).await;
+    lane.await_rows(50).await;
+    lane.publish((0..600).map(|n| (format!("bad-{n}"), &b"<xml/>"[..]))).await;
+    worker.await_holding("TooManyDeadLetters").await;
+    worker.stop().await;
+    let dead = lane.dead_letters().await.len();
+    assert!((100..110).contains(&dead), "{dead}");
+    assert_eq!(lane.take(&lane.name).await.len(), 600 - dead, "the others are still in the source");
+    lane.close().await;
+}

@@ -49,6 +49,12 @@ pub(crate) async fn admin() -> Client {
     store::connect(&address, "drover-test").await.unwrap()
 }
 
+/// One value that the store's superuser sees, as text.
+pub(crate) async fn one(sql: &str) -> String {
+    let row = admin().await.query_one(&format!("SELECT ({sql})::text"), &[]).await.unwrap();
+    row.get::<_, Option<String>>(0).unwrap_or_default()
+}
+
 /// Asks until the answer is right.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let asking = async {
@@ -82,7 +88,7 @@ impl Lane {
     /// A connection, and nothing of this name in the broker.
     pub(crate) async fn bare(name: &str) -> Self {
         let lane = Self::again(name).await;
-        for queue in [lane.name.clone(), lane.dead(), format!("{name}.out")] {
+        for queue in lane.queues() {
             lane.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         }
         let exchange = lane.exchange();
@@ -106,6 +112,38 @@ impl Lane {
 
     pub(crate) fn dead(&self) -> String {
         format!("{}.dead", self.name)
+    }
+
+    fn queues(&self) -> Vec<String> {
+        let ours = ["out", "dead", "suspects-1", "suspects-2", "delay-1", "delay-2"];
+        ours.iter().map(|end| format!("{}.{end}", self.name)).chain([self.name.clone()]).collect()
+    }
+
+    /// Queues of suspects, and those in which messages wait one and two seconds, as the operator declares them.
+    pub(crate) async fn declare_detours(&self) {
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        let exchange = self.exchange();
+        let detours =
+            [("suspects-1", "dead", 0), ("suspects-2", "dead", 0), ("delay-1", "return", 1), ("delay-2", "return", 2)];
+        for (key, next, seconds) in detours {
+            let name = format!("{}.{key}", self.name);
+            let mut arguments = FieldTable::default();
+            for (argument, value) in [
+                ("x-queue-type", "quorum"),
+                ("x-dead-letter-exchange", &exchange),
+                ("x-dead-letter-routing-key", next),
+                ("x-dead-letter-strategy", "at-least-once"),
+                ("x-overflow", "reject-publish"),
+            ] {
+                arguments.insert(argument.into(), text(value));
+            }
+            if seconds > 0 {
+                arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(seconds * 1000));
+            }
+            let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+            self.channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
+            self.bind(&name, key).await;
+        }
     }
 
     pub(crate) async fn declare_exchange(&self) {
@@ -252,7 +290,7 @@ impl Lane {
 
     pub(crate) async fn close(self) {
         self.sql(&format!("DROP TABLE IF EXISTS \"{}\" CASCADE", self.name)).await;
-        for queue in [self.name.clone(), self.dead(), format!("{}.out", self.name)] {
+        for queue in self.queues() {
             self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
         }
         let exchange = self.exchange();
@@ -279,6 +317,15 @@ impl Lane {
         let all: Vec<(&str, &str)> = more.iter().copied().chain(least).collect();
         let lookup = |name: &str| all.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
         Worker::start(Settings::from_env(lookup).unwrap()).await
+    }
+
+    /// What is in the queues that are worked on.
+    pub(crate) async fn left(&self) -> u32 {
+        let mut left = 0;
+        for end in ["", ".suspects-1", ".suspects-2", ".delay-1", ".delay-2"] {
+            left += self.ready(&format!("{}{end}", self.name)).await;
+        }
+        left
     }
 }
 
@@ -310,6 +357,10 @@ impl Worker {
     pub(crate) async fn stop(mut self) {
         drop(self.stop.take());
         tokio::time::timeout(PATIENCE, self.task).await.expect("the worker ends").unwrap();
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {

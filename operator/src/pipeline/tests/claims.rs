@@ -1,12 +1,14 @@
 //! What is promised of decisions, one claim a test.
 
 use drover_crds::api::Phase;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use serde_json::json;
 
 use super::model::{World, holding, spec};
 use crate::{
     condition::find,
     names,
+    pipeline::plan::Doomed,
     problem::{External, Problem},
 };
 
@@ -269,4 +271,129 @@ fn numbers_alone_are_written_at_most_every_15_seconds_and_for_a_tenth() {
     world.step();
     assert!(!dead(&mut world, 109, 60));
     assert!(dead(&mut world, 110, 60));
+}
+
+fn with_handler() -> World {
+    let mut spec = spec();
+    spec["transform"] = json!({"handler": {"image": "registry.example/clean:1"}});
+    spec["scaling"] = json!({"replicas": 3});
+    World::new(spec)
+}
+
+/// Workers for suspects of each step.
+fn for_suspects(world: &World) -> Vec<(String, i32)> {
+    let replicas = |d: &Deployment| d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
+    let mut all: Vec<_> =
+        world.owned.suspects.iter().map(|d| (d.metadata.name.clone().unwrap(), replicas(d))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn suspects_get_workers_of_their_own_from_zero_and_back() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![0, 0]);
+    world.converge();
+    assert_eq!(for_suspects(&world), []);
+    let told = |name: &str, replicas| (format!("p-suspects-{name}"), replicas);
+    for (waiting, wanted) in [(vec![14, 0], vec![told("1", 1)]), (vec![3200, 5], vec![told("1", 16), told("2", 1)])] {
+        world.suspects = Some(waiting);
+        world.converge();
+        assert_eq!(for_suspects(&world), wanted);
+    }
+    world.suspects = None;
+    world.converge();
+    assert_eq!(for_suspects(&world), [told("1", 16), told("2", 1)], "nobody knows, so all stays");
+    world.suspects = Some(vec![0, 0]);
+    let mut worker = holding("Unreachable");
+    worker.status.as_mut().unwrap().role = "suspects-2".to_owned();
+    world.workers = vec![worker];
+    world.converge();
+    assert_eq!(for_suspects(&world), [told("1", 0), told("2", 1)], "the last of them holds one");
+    world.workers.clear();
+    world.converge();
+    assert_eq!(for_suspects(&world), [told("1", 0), told("2", 0)]);
+}
+
+#[test]
+fn suspects_are_left_to_the_revision_that_works() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.step();
+    assert_eq!(for_suspects(&world), [], "none is active yet");
+    world.converge();
+    assert_eq!(for_suspects(&world).len(), 1);
+    let before = world.owned.suspects.clone();
+    world.edit(|s| s.source.prefetch = Some(7));
+    world.step();
+    assert_eq!(world.owned.suspects, before, "the new one is on its way");
+}
+
+#[test]
+fn workers_for_suspects_are_those_of_the_revision_and_read_another_queue() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.converge();
+    let found = world.owned.suspects[0].spec.clone().unwrap();
+    let pod = found.template.spec.unwrap();
+    let env = pod.containers[0].env.clone().unwrap();
+    let value = |name: &str| env.iter().find(|e| e.name == name).and_then(|e| e.value.clone());
+    assert_eq!(value("DROVER_ROLE").as_deref(), Some("suspects-1"));
+    assert_eq!(pod.init_containers.unwrap()[0].name, "handler");
+    let labels = found.template.metadata.unwrap().labels.unwrap();
+    assert!(!labels.contains_key(names::REVISION), "or the revision's Deployment would take them for its own");
+    assert!(found.selector.match_labels.unwrap().iter().all(|(name, value)| labels.get(name) == Some(value)));
+}
+
+/// A pod of a pipeline whose handler is backed off after so many seconds of life.
+fn backed_off(label: &str, seconds: i64) -> Pod {
+    let time = |seconds: i64| format!("2026-01-01T00:00:{seconds:02}Z");
+    serde_json::from_value(json!({
+        "metadata": {"name": format!("pod-{label}-{seconds}"), "labels": {"drover.dev/pipeline": "p", label: "1"}},
+        "status": {"initContainerStatuses": [{
+            "name": "handler", "image": "i", "imageID": "", "ready": false, "restartCount": 2,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 139, "startedAt": time(0), "finishedAt": time(seconds)}},
+        }]},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_pod_that_died_at_work_is_replaced_and_a_broken_one_is_not() {
+    let mut world = with_handler();
+    world.converge();
+    for (label, seconds) in [("drover.dev/revision", 9), ("drover.dev/revision", 1), ("drover.dev/suspects", 1)] {
+        world.owned.pods.push(backed_off(label, seconds).into());
+    }
+    let replaced =
+        [Doomed::Pod("pod-drover.dev/revision-9".to_owned()), Doomed::Pod("pod-drover.dev/suspects-1".to_owned())];
+    assert_eq!(world.plan().deletes, replaced);
+}
+
+#[test]
+fn dead_letters_that_have_nowhere_to_go_are_told_apart_from_a_sink_that_is_down() {
+    let mut world = running();
+    assert_eq!(reason(&world, "DeadLetterSafe"), "True Safe");
+    let at = |stage: &str, reason: &str| {
+        let mut worker = holding(reason);
+        worker.status.as_mut().unwrap().holding.as_mut().unwrap().stage = stage.to_owned();
+        vec![worker]
+    };
+    for (stage, why, conditions) in [
+        ("sink", "Unreachable", ["False SinkRefuses", "True Safe", "True Running"]),
+        ("deadLetter", "DeadLetterRefused", ["True TableFits", "False DeadLetterRefused", "True Running"]),
+        ("suspects", "Unreachable", ["True TableFits", "False Unreachable", "True Running"]),
+        ("handler", "HandlerDied", ["True TableFits", "True Safe", "False HandlerFails"]),
+    ] {
+        world.workers = at(stage, why);
+        world.step();
+        assert_eq!(["StoreReady", "DeadLetterSafe", "WorkersReady"].map(|type_| reason(&world, type_)), conditions);
+        assert!(reason(&world, "Ready").starts_with("False"), "{stage}");
+    }
+    world.workers.clear();
+    world.hub = External::Fine(super::super::snapshot::HubFacts { dead: 1_000_000 });
+    world.step();
+    assert_eq!(reason(&world, "DeadLetterSafe"), "False DeadLettersFull");
+    assert_eq!(world.status().phase, Some(Phase::Holding));
 }

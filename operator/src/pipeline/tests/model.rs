@@ -36,6 +36,7 @@ pub(super) struct World {
     pub hub: External<HubFacts>,
     pub store: External<()>,
     pub workers: Vec<Worker>,
+    pub suspects: Option<Vec<u32>>,
     pub clock: Timestamp,
     pub status_age: Option<Duration>,
     pub scale: Option<Decision>,
@@ -69,6 +70,7 @@ impl World {
             secrets: Some(Secrets { digest: "d".to_owned(), hub_port: 5671, sink_port: Some(5432) }),
             hub: External::Fine(HubFacts { dead: 0 }),
             store: External::Fine(()),
+            suspects: None,
             workers: Vec::new(),
             clock: "2026-01-01T00:00:00Z".parse().unwrap(),
             status_age: None,
@@ -98,6 +100,7 @@ impl World {
             hub: self.hub.clone(),
             store: self.store.clone(),
             owned: self.owned.clone(),
+            suspects: self.suspects.clone(),
             workers: self.workers.clone(),
             scale: self.scale,
             install: Install {
@@ -155,11 +158,17 @@ impl World {
                 self.owned.config_maps.push(Arc::new(o));
             }
             Object::Deployment(mut o) => {
-                let old = self.owned.deployments.iter().find(|d| d.metadata.name == o.metadata.name).cloned();
+                let labels = o.metadata.labels.as_ref();
+                let list = if labels.is_some_and(|l| l.contains_key(names::SUSPECTS)) {
+                    &mut self.owned.suspects
+                } else {
+                    &mut self.owned.deployments
+                };
+                let old = list.iter().find(|d| d.metadata.name == o.metadata.name).cloned();
                 o.metadata.generation = Some(old.as_ref().and_then(|d| d.metadata.generation).unwrap_or(0) + 1);
                 o.status = old.and_then(|d| d.status.clone());
-                self.owned.deployments.retain(|d| d.metadata.name != o.metadata.name);
-                self.owned.deployments.push(Arc::new(*o));
+                list.retain(|d| d.metadata.name != o.metadata.name);
+                list.push(Arc::new(*o));
             }
         }
     }
@@ -169,6 +178,7 @@ impl World {
             Doomed::Deployment(name) => {
                 self.change(name, |d| d.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH)));
             }
+            Doomed::Pod(name) => self.owned.pods.retain(|p| p.metadata.name.as_ref() != Some(name)),
             Doomed::ConfigMap(name) => self.owned.config_maps.retain(|c| c.metadata.name.as_ref() != Some(name)),
         }
     }
@@ -278,6 +288,7 @@ pub(super) fn holding(reason: &str) -> Worker {
     Worker {
         pod: "p-1".to_owned(),
         status: Some(WorkerStatus {
+            role: "main".to_owned(),
             revision: String::new(),
             connected: true,
             consuming: true,
@@ -292,6 +303,8 @@ pub(super) fn holding(reason: &str) -> Worker {
             busy_seconds: 0.0,
             processed: 0,
             dead_lettered: 0,
+            suspected: 0,
+            delayed: 0,
             started_seconds: 0,
             batches: None,
         }),

@@ -51,3 +51,19 @@ fn objects_of_a_pipeline_with_everything_set() {
     });
     insta::assert_snapshot!(yaml(&World::new(spec)));
 }
+
+#[test]
+fn objects_of_a_pipeline_with_a_handler() {
+    let mut spec = spec();
+    spec["transform"] = json!({"handler": {
+        "image": "registry.example/clean:1.4",
+        "timeoutSeconds": 5,
+        "args": ["--fast"],
+        "env": [{"name": "LEVEL", "value": "debug"}],
+        "envFrom": [{"secretRef": {"name": "clean"}}],
+        "resources": {"limits": {"memory": "128Mi"}},
+    }});
+    spec["sink"] = json!({"http": {"url": "https://sink.example/in", "secretRef": {"name": "sink"}}});
+    spec["retry"] = json!({"attempts": 2});
+    insta::assert_snapshot!(yaml(&World::new(spec)));
+}

@@ -4,7 +4,7 @@ use super::*;
 
 fn sender() -> Sender {
     let identity = Identity { revision: "r1".into(), pod: "p1".into(), ..Identity::default() };
-    Sender { identity, queue: "telemetry".into() }
+    Sender { identity, queue: "telemetry".into(), process: "me".into() }
 }
 
 fn delivery() -> Delivery {

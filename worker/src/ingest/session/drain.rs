@@ -28,6 +28,8 @@ impl Session<'_> {
         let deadline = Instant::from_std(clock::now() + grace.saturating_sub(MARGIN.min(grace / 2)));
         tracing::info!(held = self.held.len(), unacknowledged = self.acks.unacknowledged(), "draining");
         self.stop_intake().await?;
+        // Those that nobody takes in time come again, and are still strays then.
+        self.redirect_strays();
         let held = self.held.drain(..).collect();
         self.give_back(held, deadline).await?;
         self.finish_slots(deadline).await;
@@ -120,8 +122,19 @@ impl Session<'_> {
             if !self.channel.status().connected() {
                 return Err(Lost::Cancelled);
             }
+            let context = &self.crew.context;
             match writer.probe().await {
-                Ok(()) => return Err(Lost::WaitedOut),
+                Ok(()) => {
+                    let there = match &context.handler {
+                        Some(handler) => handler.is_there().await,
+                        None => true,
+                    };
+                    if there {
+                        return Err(Lost::WaitedOut);
+                    }
+                    let message = "the handler does not answer";
+                    context.holds.enter(SELF, "handler", "HandlerUnreachable", message, clock::now());
+                }
                 Err(Failure::Hold { reason, message }) => {
                     self.crew.context.holds.enter(SELF, "sink", &reason, &message, clock::now());
                 }
