@@ -17,5 +17,5 @@ pub use ingest_pipeline::{
 pub use sink::{Discard, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
 pub use status::{Delivery, Phase, Status};
-pub use window_query::{WindowQuery, WindowQuerySpec};
+pub use window_query::{OrderingPolicy, OrderingSpec, WindowQuery, WindowQuerySpec};
 pub use worker::{PodTemplate, WorkerSpec};

@@ -22,6 +22,8 @@ pub const CONCURRENCY: u16 = 4;
 pub const RETENTION_SECONDS: u32 = 14 * 24 * 3600;
 /// Default of `deadLetter.maxMessages`.
 pub const MAX_DEAD_LETTERS: u32 = 1_000_000;
+/// Streams of a `WindowQuery`.
+pub const PARTITIONS: u16 = 4;
 /// Longest name or routing key of AMQP, in bytes.
 pub const NAME_BYTES: usize = 255;
 /// The name after FROM in `transform.query`.

@@ -10,12 +10,12 @@
 //! exchange and bindings are the operator's, or somebody else's.
 
 mod acks;
-mod backoff;
+pub(crate) mod backoff;
 mod cell;
-mod clock;
+pub(crate) mod clock;
 mod context;
 mod credit;
-mod decode;
+pub(crate) mod decode;
 mod envelope;
 mod halving;
 mod holds;
@@ -25,14 +25,14 @@ mod layout;
 mod meter;
 mod outage;
 mod prepare;
-mod publisher;
-mod reject;
+pub(crate) mod publisher;
+pub(crate) mod reject;
 mod session;
-mod sink;
+pub(crate) mod sink;
 mod slot;
 mod sql;
 pub mod status;
-mod template;
+pub(crate) mod template;
 
 use std::{
     io,

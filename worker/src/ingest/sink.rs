@@ -2,7 +2,7 @@
 
 mod hub;
 mod postgres;
-mod refusal;
+pub(crate) mod refusal;
 
 use std::sync::Arc;
 
