@@ -44,9 +44,7 @@ pub(crate) fn columns(plan: &Plan, output: &str) -> Option<Vec<(String, &'static
     for step in plan.steps.iter().filter(|s| s.output.as_deref() == Some(output)) {
         for (name, kind) in of_step(plan, step)? {
             match columns.iter_mut().find(|(known, _)| *known == name) {
-                Some(known) if known.1 == kind => {}
-                // Two SELECTs into one output that do not agree.
-                Some(known) => known.1 = "text",
+                Some(known) => known.1 = joined(known.1, kind),
                 None => columns.push((name, kind)),
             }
         }
@@ -190,15 +188,19 @@ impl Types<'_> {
     }
 }
 
-/// The one type of several, else text.
+/// The type of several.
 fn same(types: impl Iterator<Item = &'static str>) -> &'static str {
-    let mut one = None;
-    for kind in types {
-        if *one.get_or_insert(kind) != kind {
-            return "text";
-        }
+    types.reduce(joined).unwrap_or("text")
+}
+
+/// A type that takes values of both.
+fn joined(a: &'static str, b: &'static str) -> &'static str {
+    let number = |kind| matches!(kind, "bigint" | "double precision" | "numeric");
+    match (a, b) {
+        _ if a == b => a,
+        _ if number(a) && number(b) => "numeric",
+        _ => "text",
     }
-    one.unwrap_or("text")
 }
 
 /// A sink of crds names the table for the catalog.
@@ -295,6 +297,13 @@ mod tests {
         let query = "WITH s AS (SELECT k, COUNT(*) AS c, System.Timestamp() AS w FROM input TIMESTAMP BY t GROUP BY k, TumblingWindow(second, 10))
             SELECT k, MAX(c) AS c, MAX(w) AS w FROM s GROUP BY k, TumblingWindow(second, 20)";
         assert_eq!(typed(query), "k text, c bigint, w timestamptz");
+    }
+
+    #[test]
+    fn selects_into_one_output_agree_on_a_type_that_takes_both() {
+        let query = "SELECT 'a' AS k, COUNT(*) AS n, COUNT(*) AS c INTO o FROM input TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)
+            SELECT 'b' AS k, SUM(x) AS n, COLLECT() AS c INTO o FROM input TIMESTAMP BY t GROUP BY TumblingWindow(second, 10)";
+        assert_eq!(typed(query), "k text, n numeric, c text");
     }
 
     #[test]

@@ -11,12 +11,16 @@ use serde_json::{Map, Value};
 use crate::surroundings::{Lane, Sent, times};
 
 /// What only the form of a file can express.
-const FILE_ONLY: [(&str, &str); 6] = [
+const FILE_ONLY: [(&str, &str); 7] = [
     ("watermark_early5_late5_reorder2", "it checks each event's time and the watermark after it, which are no rows"),
     ("substreams_timestamp_by_over", "keys of one partition arrive in an order that no arrivals have"),
     ("time_over_a_key_is_kept_per_key", "keys of one partition arrive in an order that no arrivals have"),
     ("the_columns_of_what_is_unnamed_have_no_name", "a table has no column without a name"),
-    ("an_event_without_an_arrival_has_no_late_check", "an arrival that is no date is an error; a header that is none, is none"),
+    (
+        "an_event_without_an_arrival_has_no_late_check",
+        "an arrival that is no date is an error; a header that is none, is none",
+    ),
+    ("an_event_in_error_moves_no_time", "what is read after the event in error would have arrived late"),
     ("percentile_cont_095", "a table has no column without a name"),
 ];
 

@@ -1,5 +1,8 @@
 //! Window queries on real streams and a real PostgreSQL, named by `DROVER_TEST_HUB_URI` and `DROVER_TEST_STORE_URI`.
 
 mod cases;
+mod kills;
+mod load;
 mod offline;
+mod process;
 mod surroundings;

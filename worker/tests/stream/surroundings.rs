@@ -73,6 +73,12 @@ impl Sent {
     }
 }
 
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "events of a test are of now")]
+pub(crate) fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
+}
+
 /// What belongs to one test. The names are its own, so tests run side by side.
 pub(crate) struct Lane {
     pub(crate) name: String,
@@ -175,7 +181,11 @@ impl Lane {
         if self.ask(&format!("to_regclass('\"{table}\"') IS NOT NULL")).await != "true" {
             return Vec::new();
         }
-        let rows = self.owner.query(&format!("SELECT to_jsonb(\"the row\")::text FROM \"{table}\" AS \"the row\""), &[]).await.unwrap();
+        let rows = self
+            .owner
+            .query(&format!("SELECT to_jsonb(\"the row\")::text FROM \"{table}\" AS \"the row\""), &[])
+            .await
+            .unwrap();
         rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect()
     }
 
@@ -243,23 +253,28 @@ impl Lane {
         self.take(&dead).await
     }
 
-    /// Everything that a stream holds, up to its last message, which is one of `last`.
-    pub(crate) async fn read(&self, part: i32, messages: usize) -> Vec<Delivery> {
+    /// Everything that a stream holds up to a tick.
+    pub(crate) async fn read_until(&self, part: i32, tick: i64) -> Vec<Delivery> {
+        let stream = self.stream(part);
         let channel = self.connection.create_channel().await.unwrap();
-        channel.basic_qos(1_000, BasicQosOptions::default()).await.unwrap();
+        channel.basic_qos(5_000, BasicQosOptions::default()).await.unwrap();
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
         let options = BasicConsumeOptions::default();
         let mut consumer =
-            channel.basic_consume(self.stream(part).as_str().into(), "read".into(), options, arguments).await.unwrap();
+            channel.basic_consume(stream.as_str().into(), "read".into(), options, arguments).await.unwrap();
         let mut read = Vec::new();
-        while read.len() < messages {
+        loop {
             let delivery = tokio::time::timeout(PATIENCE, consumer.next()).await.expect("a message").unwrap().unwrap();
             channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.unwrap();
+            let headers = delivery.properties.headers().as_ref();
+            let last = headers.and_then(|h| h.inner().get(TICK)) == Some(&AMQPValue::LongLongInt(tick));
             read.push(delivery);
+            if last {
+                channel.close(200, "done".into()).await.unwrap();
+                return read;
+            }
         }
-        channel.close(200, "done".into()).await.unwrap();
-        read
     }
 
     /// The variables of a worker on this lane. Ticks are the test's, unless it says otherwise.
