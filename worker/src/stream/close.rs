@@ -130,7 +130,7 @@ impl Closer {
         let (mut rows, mut failed) = (Vec::new(), Vec::new());
         self.engine.close(window.step, window.upto, to, &mut rows, &mut failed);
         self.settle(job, window, found.partials).await?;
-        self.emit(job, rows, failed).await.map_err(PartialError::Store)?;
+        self.emit(job, rows, &failed).await.map_err(PartialError::Store)?;
         if found.last {
             window.reach(to);
             return Ok(false);
@@ -158,11 +158,11 @@ impl Closer {
         self.partials.write(&self.client, DERIVED, &merged).await.map_err(PartialError::Store)
     }
 
-    async fn emit(&self, job: &Job, rows: Vec<OutputRow>, failed: Vec<Failed>) -> Result<(), Error> {
+    async fn emit(&self, job: &Job, rows: Vec<OutputRow>, failed: &[Failed]) -> Result<(), Error> {
         let emits = emits(&self.client, job).await?;
         let made = rows.into_iter().filter(|row| emits.takes(row.time)).map(|row| Made { origin: origin(&row), row });
         let mut dead = emit::write(&self.client, job, made.collect()).await?;
-        dead.extend(failed.into_iter().filter(|f| emits.takes(f.end)).map(dead_letter));
+        dead.extend(failed.iter().filter(|f| emits.takes(f.end)).map(dead_letter));
         let lost = i64::try_from(dead.len()).unwrap_or(i64::MAX);
         keep(&self.client, job, &dead).await?;
         job.meter.closed(lost.unsigned_abs());
@@ -253,7 +253,7 @@ fn origin(row: &OutputRow) -> String {
 }
 
 /// A group whose row cannot be computed.
-fn dead_letter(failed: Failed) -> DeadLetter {
+fn dead_letter(failed: &Failed) -> DeadLetter {
     let body = format!(
         "{{\"windowEnd\":\"{}\",\"window\":{},\"key\":{}}}",
         clock::format(failed.end),

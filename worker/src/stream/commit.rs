@@ -47,7 +47,7 @@ impl Committer {
             "UPDATE @.partition SET next_offset = $6, watermark = GREATEST(watermark, $7), max_event_time = GREATEST(max_event_time, $8),
                  read_at = GREATEST(read_at, $9), on_time = on_time + $10, adjusted = adjusted + $11, dropped = dropped + $12,
                  dead_lettered = dead_lettered + $13, without_arrival = without_arrival + $14, skipped = skipped + $15,
-                 stalled_claims = 0, lease_until = clock_timestamp() + make_interval(secs => $16)
+                 stalled_claims = $17, lease_until = clock_timestamp() + make_interval(secs => $16)
              WHERE query = $1 AND revision = $2 AND part = $3 AND epoch = $4 AND next_offset = $5 AND next_offset < $6",
         );
         let fence = client.prepare(&fence).await?;
@@ -67,8 +67,10 @@ impl Committer {
         let fresh = intake.engine.drain();
         let (counters, moved) = intake.settle();
         let watermark = intake.time.watermark();
+        // What was passed over is what it was about.
+        let stalled = if batch.skipped > 0 { 0 } else { claim.after_batch(job.settings.batch.messages) };
         let begin = async { self.client.batch_execute("BEGIN").await };
-        let fence = self.fence(job, claim, next, watermark, counters, batch);
+        let fence = self.fence(job, claim, (watermark, stalled), counters, batch);
         let read = self.partials.read(&self.client, claim.part, &fresh);
         let ((), fenced, kept) = try_join3(begin, fence, read).await.map_err(CommitError::Store)?;
         if fenced == 0 {
@@ -87,7 +89,8 @@ impl Committer {
         self.client.batch_execute("COMMIT").await.map_err(CommitError::Store)?;
         claim.next_offset = next;
         claim.watermark = watermark;
-        claim.stalled = 0;
+        claim.stalled = stalled;
+        claim.batches += 1;
         Ok(counters)
     }
 
@@ -95,8 +98,7 @@ impl Committer {
         &self,
         job: &Job,
         claim: &Claim,
-        next: i64,
-        watermark: i64,
+        (watermark, stalled): (i64, i32),
         counters: Counters,
         batch: &Batch,
     ) -> Result<u64, Error> {
@@ -113,7 +115,7 @@ impl Committer {
                     &claim.part,
                     &claim.epoch,
                     &claim.next_offset,
-                    &next,
+                    &batch.next,
                     &watermark,
                     &batch.max_event_time,
                     &batch.read_at,
@@ -124,6 +126,7 @@ impl Committer {
                     &batch.without_arrival,
                     &batch.skipped,
                     &lease,
+                    &stalled,
                 ],
             )
             .await

@@ -50,6 +50,15 @@ pub(crate) struct Batch {
     pub(crate) dead: Vec<DeadLetter>,
 }
 
+impl Batch {
+    fn pass(&mut self, message: &Message) {
+        self.messages += 1;
+        self.bytes += message.body.len();
+        self.tag = message.tag;
+        self.next = Some(message.offset + 1);
+    }
+}
+
 /// One partition's reading of messages.
 #[derive(Debug)]
 pub(crate) struct Intake {
@@ -66,7 +75,10 @@ impl Intake {
 
     /// Takes a message; `now` is the reader's clock.
     pub(crate) fn take(&mut self, message: &Message, now: i64, batch: &mut Batch) {
-        self.pass(message, batch);
+        batch.pass(message);
+        if message.probe.is_some() {
+            return;
+        }
         if let Some(tick) = message.tick {
             self.time.tick(tick);
             batch.read_at = batch.read_at.max(Some(tick));
@@ -86,17 +98,10 @@ impl Intake {
 
     /// Passes over a message that ends workers, without a look at its body.
     pub(crate) fn skip(&mut self, message: &Message, starts: i32, batch: &mut Batch) {
-        self.pass(message, batch);
+        batch.pass(message);
         batch.skipped += 1;
         let why = format!("the worker ended {starts} times while this message alone was being worked on");
         self.reject(message, None, "decode", "EndsWorkers", why, batch);
-    }
-
-    fn pass(&self, message: &Message, batch: &mut Batch) {
-        batch.messages += 1;
-        batch.bytes += message.body.len();
-        batch.tag = message.tag;
-        batch.next = Some(message.offset + 1);
     }
 
     fn reject(
@@ -225,7 +230,7 @@ mod tests {
 
     fn message(offset: i64, arrival: Option<i64>, body: &str) -> Message {
         let body = body.as_bytes().to_vec();
-        Message { offset, tag: 1, body, id: None, arrival: arrival.map(|s| s * SECOND), tick: None }
+        Message { offset, tag: 1, body, id: None, arrival: arrival.map(|s| s * SECOND), tick: None, probe: None }
     }
 
     const BY_TIME: &str = "SELECT COUNT(*) AS c FROM input TIMESTAMP BY DATEADD(second, t, '1970-01-01') GROUP BY TUMBLINGWINDOW(second, 10)";

@@ -77,12 +77,13 @@ impl Job {
 
     /// The windows of the plan: step, place in its set, and the window.
     pub(crate) fn windows(&self) -> Vec<(usize, usize, &Window)> {
-        let group = |(step, kind)| match kind {
-            &StepKind::Group(ref group) => Some((step, group)),
-            StepKind::Project(_) => None,
-        };
-        let steps = self.settings.plan.steps.iter().map(|s| &s.kind).enumerate().filter_map(group);
-        steps.flat_map(|(step, g)| g.windows.iter().enumerate().map(move |(w, def)| (step, w, &def.window))).collect()
+        let mut windows = Vec::new();
+        for (step, definition) in self.settings.plan.steps.iter().enumerate() {
+            if let StepKind::Group(group) = &definition.kind {
+                windows.extend(group.windows.iter().enumerate().map(|(place, def)| (step, place, &def.window)));
+            }
+        }
+        windows
     }
 
     /// The step of windows whose rows a step reads; none where it reads the input.

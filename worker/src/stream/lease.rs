@@ -21,6 +21,8 @@ pub(crate) struct Claim {
     pub(crate) watermark: i64,
     /// Claims without progress, this one among them; above [`ALONE`] starts of one message alone.
     pub(crate) stalled: i32,
+    /// Batches since the claim.
+    pub(crate) batches: usize,
 }
 
 impl Claim {
@@ -32,6 +34,17 @@ impl Claim {
             3 => most.min(SMALLER[1]),
             _ => 1,
         }
+    }
+
+    /// What is stalled after one more batch: small batches go on until they have passed what the last larger one held.
+    pub(crate) fn after_batch(&self, most: usize) -> i32 {
+        let suspects = match self.stalled {
+            i32::MIN..=1 => 0,
+            2 => most,
+            3 => SMALLER[0],
+            _ => SMALLER[1],
+        };
+        if (self.batches + 1) * self.batch(most) >= suspects { 0 } else { self.stalled.min(ALONE) }
     }
 
     /// Whether a message is to be worked on alone.
@@ -113,6 +126,7 @@ impl Leases {
             next_offset: row.get(3),
             watermark: row.get(4),
             stalled: row.get(5),
+            batches: 0,
         };
         Ok(rows.iter().map(claim).collect())
     }
@@ -167,9 +181,21 @@ mod tests {
 
     #[test]
     fn batches_shrink_with_claims_that_made_no_progress() {
-        let claim = |stalled| Claim { part: 0, epoch: 1, generation: 0, next_offset: 0, watermark: 0, stalled };
+        let claim =
+            |stalled| Claim { part: 0, epoch: 1, generation: 0, next_offset: 0, watermark: 0, stalled, batches: 0 };
         assert_eq!([0, 1, 2, 3, 4, 9].map(|n| claim(n).batch(4_000)), [4_000, 4_000, 200, 14, 1, 1]);
         assert_eq!([3, 4, 6].map(|n| claim(n).alone()), [false, true, true]);
         assert_eq!(claim(6).starts(), 2);
+    }
+
+    #[test]
+    fn batches_stay_small_until_the_suspects_are_passed() {
+        let after = |stalled, batches| {
+            let claim = Claim { part: 0, epoch: 1, generation: 0, next_offset: 0, watermark: 0, stalled, batches };
+            claim.after_batch(4_000)
+        };
+        assert_eq!([after(1, 0), after(2, 0), after(2, 18), after(2, 19)], [0, 2, 2, 0]);
+        assert_eq!([after(3, 0), after(3, 13), after(3, 14)], [3, 3, 0]);
+        assert_eq!([after(6, 0), after(4, 12), after(4, 13)], [4, 4, 0]);
     }
 }

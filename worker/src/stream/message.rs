@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 
 /// The clock of a tick, in milliseconds since 1970.
 pub const TICK: &str = "x-drover-tick";
+/// The name of a marker that says nothing: it is only looked for.
+pub(crate) const PROBE: &str = "x-drover-probe";
 /// A message's arrival, in milliseconds since 1970, as whoever publishes it says.
 pub const ARRIVAL: &str = "x-drover-arrival";
 /// A message's arrival as the broker stamps it.
@@ -28,6 +30,8 @@ pub(crate) struct Message {
     pub(crate) arrival: Option<i64>,
     /// The clock of a tick of ours.
     pub(crate) tick: Option<i64>,
+    /// The name of a marker of ours.
+    pub(crate) probe: Option<String>,
 }
 
 impl Message {
@@ -35,13 +39,16 @@ impl Message {
     pub(crate) fn of(delivery: Delivery, exchange: &str) -> Option<Self> {
         let headers = delivery.properties.headers().as_ref();
         let offset = headers.and_then(|h| integer(h, OFFSET))?;
-        let tick = headers.and_then(|h| integer(h, TICK)).and_then(ticks);
+        let ours = delivery.exchange.as_str() == exchange;
+        let tick = headers.and_then(|h| integer(h, TICK)).and_then(ticks).filter(|_| ours);
+        let probe = headers.and_then(|h| text(h, PROBE)).filter(|_| ours);
         Some(Self {
             offset,
             tag: delivery.delivery_tag,
             id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             arrival: arrival(&delivery.properties),
-            tick: tick.filter(|_| delivery.exchange.as_str() == exchange),
+            tick,
+            probe,
             body: delivery.data,
         })
     }
@@ -68,6 +75,13 @@ fn integer(headers: &FieldTable, name: &str) -> Option<i64> {
         AMQPValue::ShortUInt(n) => Some((*n).into()),
         AMQPValue::Timestamp(n) => i64::try_from(*n).ok(),
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+fn text(headers: &FieldTable, name: &str) -> Option<String> {
+    match headers.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
         _ => None,
     }
 }

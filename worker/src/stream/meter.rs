@@ -127,7 +127,7 @@ impl Meter {
         }
     }
 
-    /// Metrics, as OpenMetrics text. Those of partitions are the query's, from whichever worker they are read.
+    /// Metrics, as `OpenMetrics` text. Those of partitions are the query's, from whichever worker they are read.
     pub(crate) fn text(&self, revision: &str) -> String {
         let status = self.status(revision);
         let mut text = String::new();

@@ -151,6 +151,9 @@ impl Partials {
     }
 }
 
+/// Step, window, pane, domain and key.
+type Place = (usize, usize, i64, Vec<u8>, Vec<u8>);
+
 /// Merges what is new with what was read of it. The engine is empty before and after.
 pub(crate) fn merge(
     engine: &mut Engine,
@@ -160,7 +163,6 @@ pub(crate) fn merge(
     if kept.is_empty() {
         return Ok(fresh);
     }
-    type Place = (usize, usize, i64, Vec<u8>, Vec<u8>);
     let place = |p: &StoredPartial| -> Place { (p.step, p.window, p.pane, p.domain.clone(), p.key.clone()) };
     let mut old: HashMap<Place, StoredPartial> = kept.iter().map(stored).map(|p| (place(&p), p)).collect();
     let mut merged = BTreeMap::new();

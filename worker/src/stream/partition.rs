@@ -3,18 +3,17 @@
 
 mod reader;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use lapin::Channel;
+use lapin::{
+    BasicProperties, Channel,
+    types::{AMQPValue, FieldTable},
+};
 use tokio::{
     sync::{RwLockReadGuard, RwLockWriteGuard},
     time::timeout_at,
 };
-use tokio_postgres::Error;
+use tokio_postgres::{Client, Error};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
     intake::{Batch, Intake},
     job::Job,
     lease::{Claim, Leases},
-    message::{Message, TICK},
+    message::{Message, PROBE, TICK},
     time::Time,
 };
 use crate::{
@@ -114,9 +113,10 @@ impl Partition {
         leases: Leases,
         mut claim: Claim,
         channel: Channel,
-        publisher: Publisher,
+        mut publisher: Publisher,
     ) -> Result<Self, End> {
         let client = job.connect().await?;
+        look_for_loss(&job, &leases, &client, &mut claim, &channel, &mut publisher).await?;
         let committer = Committer::new(client, &job).await.map_err(|e| store(&e))?;
         let over = substreams(&job, &committer, claim.part).await.map_err(|e| store(&e))?;
         let plan = &job.settings.plan;
@@ -124,8 +124,7 @@ impl Partition {
         let intake = Intake::new(claim.part, Decoder::new(plan, None), Engine::new(plan), time);
         let prefetch = reader::prefetch(job.meter.mean_body(), claim.batch(job.settings.batch.messages));
         let stream = job.settings.stream_of(claim.part);
-        let mut reader = Reader::open(channel, &stream, &job.settings.exchange, claim.next_offset, prefetch).await?;
-        look_for_loss(&leases, &committer, &mut claim, &mut reader).await?;
+        let reader = Reader::open(channel, &stream, &job.settings.exchange, claim.next_offset, prefetch).await?;
         let now = clock::now();
         Ok(Self { job, leases, claim, committer, reader, intake, publisher, heard: now, ticked: now, renewed: now })
     }
@@ -283,61 +282,84 @@ impl Partition {
         self.ticked = now;
         let time = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
         let millis: i64 = self.committer.client.query_one(time, &[]).await.map_err(|e| store(&e))?.get(0);
-        let outgoing = tick(&self.job, self.claim.part, millis);
-        match self.publisher.publish(&[outgoing]).await.as_deref() {
-            Ok([Receipt::Confirmed]) => self.job.meter.go_on("tick"),
-            Ok(_) => {
-                let exchange = &self.job.settings.exchange;
-                let why = format!("exchange {exchange} routes key tick-{} nowhere: bind the stream", self.claim.part);
-                self.job.meter.hold("tick", "Unroutable", &why);
-            }
-            Err(error) => self.job.meter.hold("tick", error.reason(), &error.to_string()),
+        let clock = AMQPValue::LongLongInt(millis);
+        match publish(&self.job, self.claim.part, TICK, clock, &mut self.publisher).await {
+            Ok(()) => self.job.meter.go_on("tick"),
+            Err((reason, message)) => self.job.meter.hold("tick", &reason, &message),
         }
         Ok(())
     }
 }
 
-/// A marker with the store's clock.
-fn tick(job: &Job, part: i32, millis: i64) -> Outgoing<'_> {
-    use lapin::{
-        BasicProperties,
-        types::{AMQPValue, FieldTable},
-    };
-    let mut headers = FieldTable::default();
-    headers.insert(TICK.into(), AMQPValue::LongLongInt(millis));
-    Outgoing {
-        exchange: &job.settings.exchange,
-        routing_key: format!("tick-{part}"),
-        properties: BasicProperties::default().with_headers(headers),
-        body: b"",
-    }
-}
-
-/// Messages that went before they were read. A hole among offsets is normal; that the stream begins later is not.
+/// Compares what the stream holds with where reading goes on. A marker tells its end: one before that is of another stream than the
+/// one that was read. A hole among offsets is normal; that the stream begins later is not.
 async fn look_for_loss(
+    job: &Job,
     leases: &Leases,
-    committer: &Committer,
+    client: &Client,
     claim: &mut Claim,
-    reader: &mut Reader,
+    channel: &Channel,
+    publisher: &mut Publisher,
 ) -> Result<(), End> {
     if claim.next_offset == 0 {
         return Ok(());
     }
-    let Some(first) = reader.first_offset(Duration::from_secs(1)).await? else { return Ok(()) };
-    if first <= claim.next_offset {
-        return Ok(());
+    let (stream, exchange) = (job.settings.stream_of(claim.part), &job.settings.exchange);
+    reader::exists(channel, &stream).await?;
+    let name = format!("{}/{}", job.revision, claim.epoch);
+    publish(job, claim.part, PROBE, AMQPValue::LongString(name.as_str().into()), publisher)
+        .await
+        .map_err(|(reason, message)| End::Failed { reason, message })?;
+    let (first, last) = reader::span(channel, &stream, exchange, &name).await?;
+    let done = if last < claim.next_offset {
+        tracing::warn!(partition = claim.part, "the stream was declared anew: it is read from its beginning");
+        let done = leases.restart(client, claim).await;
+        (claim.next_offset, claim.generation) = (0, claim.generation + 1);
+        done
+    } else if first > claim.next_offset {
+        tracing::warn!(
+            partition = claim.part,
+            lost = first - claim.next_offset,
+            "messages were gone before they were read"
+        );
+        let done = leases.lose(client, claim, first).await;
+        claim.next_offset = first;
+        done
+    } else {
+        Ok(true)
+    };
+    match done {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(End::Fenced),
+        Err(error) => Err(store(&error)),
     }
-    tracing::warn!(
-        partition = claim.part,
-        lost = first - claim.next_offset,
-        "messages were gone before they were read"
-    );
-    match leases.lose(&committer.client, claim, first).await {
-        Ok(true) => claim.next_offset = first,
-        Ok(false) => return Err(End::Fenced),
-        Err(error) => return Err(store(&error)),
+}
+
+/// Publishes a marker into a partition.
+async fn publish(
+    job: &Job,
+    part: i32,
+    header: &str,
+    value: AMQPValue,
+    publisher: &mut Publisher,
+) -> Result<(), (String, String)> {
+    let mut headers = FieldTable::default();
+    headers.insert(header.into(), value);
+    let exchange = &job.settings.exchange;
+    let outgoing = Outgoing {
+        exchange,
+        routing_key: format!("tick-{part}"),
+        properties: BasicProperties::default().with_headers(headers),
+        body: b"",
+    };
+    match publisher.publish(&[outgoing]).await.as_deref() {
+        Ok([Receipt::Confirmed]) => Ok(()),
+        Ok(_) => {
+            let why = format!("exchange {exchange} routes key tick-{part} nowhere: bind the stream");
+            Err(("Unroutable".to_owned(), why))
+        }
+        Err(error) => Err((error.reason().to_owned(), error.to_string())),
     }
-    Ok(())
 }
 
 /// The times of the keys of OVER; none where the query has no OVER.

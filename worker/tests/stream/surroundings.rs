@@ -31,7 +31,7 @@ use tokio::{
 use tokio_postgres::Client;
 
 /// Whatever is waited for comes within this, or never.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: make test-hub sets it"))
@@ -91,8 +91,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// Streams, exchange and dead-letter queue as the operator declares them, all empty; no schema.
     pub(crate) async fn new(name: &str, partitions: i32) -> Self {
-        let address = StoreAddress::from_uri(&env("DROVER_TEST_STORE_URI"), Some(file("DROVER_TEST_CA"))).unwrap();
-        let owner = store::connect(&address, "drover-test").await.unwrap();
+        let owner = Self::client().await;
         let connection = hub::connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -108,6 +107,11 @@ impl Lane {
         }
         lane.declare(&lane.dead(), "quorum", DEAD).await;
         lane
+    }
+
+    pub(crate) async fn client() -> Client {
+        let address = StoreAddress::from_uri(&env("DROVER_TEST_STORE_URI"), Some(file("DROVER_TEST_CA"))).unwrap();
+        store::connect(&address, "drover-test").await.unwrap()
     }
 
     pub(crate) fn exchange(&self) -> String {
@@ -130,7 +134,7 @@ impl Lane {
         self.declare(&self.stream(part), "stream", &format!("tick-{part}")).await;
     }
 
-    async fn declare(&self, name: &str, kind: &str, key: &str) {
+    pub(crate) async fn declare(&self, name: &str, kind: &str, key: &str) {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };

@@ -19,11 +19,11 @@ pub(super) type Cursor = (Vec<u8>, Vec<u8>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// Each pane is one window: what is read is closed and deleted, and the next chunk begins with what is left.
-    ByPane,
+    Pane,
     /// A group's panes together; what is read may stay, so a cursor says how far it went.
-    ByGroup,
+    Group,
     /// All groups of a domain together: a session without a partition is shared by all keys.
-    ByDomain,
+    Domain,
 }
 
 /// What was read.
@@ -42,18 +42,18 @@ impl Due {
             Definition::Hopping { size, hop, offset } => {
                 // Before the first closing there is no last one to count from.
                 let none = from != i64::MIN && ceil(from, hop, offset) >= to;
-                let due = if size == hop { Self::ByPane } else { Self::ByGroup };
+                let due = if size == hop { Self::Pane } else { Self::Group };
                 (!none).then_some(due)
             }
-            Definition::Snapshot => Some(Self::ByPane),
-            Definition::Sliding { .. } => Some(Self::ByGroup),
-            Definition::Session { .. } => Some(Self::ByDomain),
+            Definition::Snapshot => Some(Self::Pane),
+            Definition::Sliding { .. } => Some(Self::Group),
+            Definition::Session { .. } => Some(Self::Domain),
         }
     }
 
     fn statement(self) -> &'static str {
         match self {
-            Self::ByPane => {
+            Self::Pane => {
                 "WITH due AS (SELECT DISTINCT pane, domain, key FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
                      AND pane < $5 AND ($6::bytea IS NULL OR $7::bytea IS NULL OR true) ORDER BY pane, domain, key LIMIT $8)
                  SELECT p.step, p.win, p.pane, p.domain, p.key, p.data, (SELECT count(*) FROM due)
@@ -61,7 +61,7 @@ impl Due {
                      AND p.pane = due.pane AND p.domain = due.domain AND p.key = due.key
                  ORDER BY p.pane, p.domain, p.key"
             }
-            Self::ByGroup => {
+            Self::Group => {
                 "WITH due AS (SELECT DISTINCT domain, key FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
                      AND pane < $5 AND ($6::bytea IS NULL OR (domain, key) > ($6, $7::bytea)) ORDER BY domain, key LIMIT $8)
                  SELECT p.step, p.win, p.pane, p.domain, p.key, p.data, (SELECT count(*) FROM due)
@@ -69,7 +69,7 @@ impl Due {
                      AND p.domain = due.domain AND p.key = due.key
                  ORDER BY p.domain, p.key, p.pane"
             }
-            Self::ByDomain => {
+            Self::Domain => {
                 "WITH due AS (SELECT DISTINCT domain FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
                      AND pane < $5 AND ($6::bytea IS NULL OR domain > $6) AND ($7::bytea IS NULL OR true) ORDER BY domain LIMIT $8)
                  SELECT p.step, p.win, p.pane, p.domain, p.key, p.data, (SELECT count(*) FROM due)
@@ -95,7 +95,7 @@ impl Due {
             .await?;
         let groups: i64 = rows.first().map_or(0, |row| row.get(6));
         let partials: Vec<StoredPartial> = rows.iter().map(stored).collect();
-        let cursor = partials.last().filter(|_| self != Self::ByPane).map(|p| (p.domain.clone(), p.key.clone()));
+        let cursor = partials.last().filter(|_| self != Self::Pane).map(|p| (p.domain.clone(), p.key.clone()));
         Ok(Found { partials, cursor, last: groups < most })
     }
 }
@@ -108,9 +108,9 @@ mod tests {
     fn a_window_without_an_end_in_the_range_is_not_read() {
         let tumbling = Definition::Hopping { size: 10, hop: 10, offset: 0 };
         assert_eq!(Due::of(&tumbling, 11, 20), None);
-        assert_eq!(Due::of(&tumbling, 11, 21), Some(Due::ByPane));
-        assert_eq!(Due::of(&tumbling, 10, 11), Some(Due::ByPane));
-        assert_eq!(Due::of(&tumbling, i64::MIN, 5), Some(Due::ByPane));
-        assert_eq!(Due::of(&Definition::Hopping { size: 10, hop: 5, offset: 0 }, 11, 16), Some(Due::ByGroup));
+        assert_eq!(Due::of(&tumbling, 11, 21), Some(Due::Pane));
+        assert_eq!(Due::of(&tumbling, 10, 11), Some(Due::Pane));
+        assert_eq!(Due::of(&tumbling, i64::MIN, 5), Some(Due::Pane));
+        assert_eq!(Due::of(&Definition::Hopping { size: 10, hop: 5, offset: 0 }, 11, 16), Some(Due::Group));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use lapin::{
     Channel, Consumer,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio::time::timeout;
@@ -16,6 +16,8 @@ use super::super::message::Message;
 const CREDIT_BYTES: u64 = 16 << 20;
 /// Credit while nothing is known of the size of bodies.
 const UNKNOWN: u16 = 200;
+/// A marker that is in the stream is delivered within this.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Most credit: enough for a batch to be read while another is committed.
 const MOST: u64 = 12_000;
 
@@ -102,24 +104,52 @@ impl Reader {
         let all = BasicAckOptions { multiple: true };
         self.channel.basic_ack(tag, all).await.map(drop).map_err(|error| refused(&self.stream, error))
     }
+}
 
-    /// The stream's first offset; none where nothing comes in time, as from an empty stream.
-    pub(crate) async fn first_offset(&self, patience: Duration) -> Result<Option<i64>, ReadError> {
-        let refused = |error| refused(&self.stream, error);
-        let first = AMQPValue::LongString("first".into());
-        let mut consumer = consume(&self.channel, &self.stream, "first", first).await.map_err(refused)?;
-        let found = match timeout(patience, consumer.next()).await {
-            Ok(Some(Ok(delivery))) => {
-                // No nack and no reject: either would end the connection.
-                self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.map_err(refused)?;
-                Message::of(delivery, &self.exchange).map(|m| m.offset)
-            }
-            Ok(Some(Err(error))) => return Err(refused(error)),
-            Ok(None) | Err(_) => None,
+/// Whether the stream is there.
+pub(crate) async fn exists(channel: &Channel, stream: &str) -> Result<(), ReadError> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(stream.into(), passive, FieldTable::default()).await;
+    declared.map(drop).map_err(|error| refused(stream, error))
+}
+
+/// The offsets of a stream's first message and of a marker that has just been published to it.
+pub(crate) async fn span(
+    channel: &Channel,
+    stream: &str,
+    exchange: &str,
+    marker: &str,
+) -> Result<(i64, i64), ReadError> {
+    let options = BasicQosOptions::default();
+    channel.basic_qos(UNKNOWN, options).await.map_err(|error| refused(stream, error))?;
+    let first = find(channel, stream, exchange, "first", |_| true).await?;
+    let last = find(channel, stream, exchange, "last", |message| message.probe.as_deref() == Some(marker)).await?;
+    Ok((first, last))
+}
+
+/// The offset of a message, from one end of the stream on.
+async fn find(
+    channel: &Channel,
+    stream: &str,
+    exchange: &str,
+    from: &str,
+    wanted: impl Fn(&Message) -> bool,
+) -> Result<i64, ReadError> {
+    let refused = |error| refused(stream, error);
+    let mut consumer = consume(channel, stream, from, AMQPValue::LongString(from.into())).await.map_err(refused)?;
+    let found = loop {
+        let delivery = match timeout(PATIENCE, consumer.next()).await {
+            Ok(Some(delivery)) => delivery.map_err(refused)?,
+            Ok(None) | Err(_) => return Err(ReadError::Ended(stream.to_owned())),
         };
-        self.channel.basic_cancel("first".into(), BasicCancelOptions::default()).await.map_err(refused)?;
-        Ok(found)
-    }
+        // No nack and no reject: either would end the connection.
+        channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.map_err(refused)?;
+        if let Some(message) = Message::of(delivery, exchange).filter(&wanted) {
+            break message.offset;
+        }
+    };
+    channel.basic_cancel(from.into(), BasicCancelOptions::default()).await.map_err(refused)?;
+    Ok(found)
 }
 
 async fn consume(channel: &Channel, stream: &str, tag: &str, from: AMQPValue) -> Result<Consumer, lapin::Error> {

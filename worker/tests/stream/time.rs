@@ -1,0 +1,91 @@
+//! Window ends, ticks and backlogs.
+
+use drover_worker::stream::settings::{BATCH_MESSAGES, TICK_MILLIS};
+use serde_json::json;
+
+use crate::{
+    load::{self, QUERY, Random, assert_exact},
+    surroundings::{Lane, Sent, now},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_on_window_ends_are_exact_in_batches_of_one() {
+    let lane = Lane::new("time_boundary", 2).await;
+    let more = [(BATCH_MESSAGES, "1")];
+    let worker = lane.worker(QUERY, &more).await;
+    let mut random = Random(77);
+    let from = now() / 20_000 * 20_000;
+    for second in 0..12 {
+        let end = from + second * 2_000;
+        let mut sent = Vec::new();
+        for _ in 0..10 {
+            // On the end, a little before and a little after; some of them again once the watermark has reached it.
+            let millis = end + [0, 0, 0, -1, 1][usize::try_from(random.below(5)).unwrap()];
+            let body = json!({"t": millis, "k": format!("k{}", random.below(3)), "v": 1.5});
+            sent.push(Sent::new(i32::try_from(random.below(2)).unwrap(), &body, millis.max(end)));
+        }
+        lane.publish(&sent).await;
+        if second % 3 == 0 {
+            // The watermark is then the end itself.
+            lane.tick(end + 5_000).await;
+            lane.publish(&[Sent::new(0, &json!({"t": end, "k": "k0", "v": 1.0}), end)]).await;
+        }
+    }
+    assert_exact(&lane, QUERY, &more, from + 3_600_000).await;
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_has_the_rows_that_it_would_have_had() {
+    let lane = Lane::new("time_backlog", 3).await;
+    let mut random = Random(5);
+    let from = now() - 600_000;
+    let all = load::events(&mut random, from, 6_000, 10, 3);
+    let (before, later) = all.split_at(1_000);
+    lane.publish(before).await;
+    let worker = lane.worker(QUERY, &[]).await;
+    worker.await_status("all read", |s| s.partitions.iter().map(|p| p.next_offset).sum::<i64>() >= 1_000).await;
+    worker.stop().await;
+    lane.publish(later).await;
+    let worker = lane.worker(QUERY, &[]).await;
+    assert_exact(&lane, QUERY, &[], from + 3_600_000).await;
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_closes_windows() {
+    let lane = Lane::new("time_silence", 2).await;
+    let at = now();
+    lane.publish(&[Sent::new(0, &json!({"k": "a"}), at)]).await;
+    let query = "SELECT k, COUNT(*) AS c FROM input GROUP BY k, TUMBLINGWINDOW(second, 1)";
+    let worker = lane.worker(query, &[(TICK_MILLIS, "200")]).await;
+    assert_eq!(lane.await_rows(1).await, [json!({"k": "a", "c": 1})]);
+    let status = worker.await_status("not open", |s| !s.open).await;
+    assert!(status.partitions.iter().all(|p| p.read_at_millis.is_some_and(|read| read > at + 4_000)));
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_somebody_else_is_no_tick() {
+    use drover_worker::stream::TICK;
+    use lapin::{
+        BasicProperties,
+        options::BasicPublishOptions,
+        types::{AMQPValue, FieldTable},
+    };
+    let lane = Lane::new("time_forged", 1).await;
+    let mut headers = FieldTable::default();
+    headers.insert(TICK.into(), AMQPValue::LongLongInt(now()));
+    let properties = BasicProperties::default().with_headers(headers).with_timestamp(1_000);
+    let options = BasicPublishOptions::default();
+    lane.channel.basic_publish("".into(), "time_forged-0".into(), options, b"{}", properties).await.unwrap();
+    let query = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
+    let worker = lane.worker(query, &[]).await;
+    let read = worker.await_status("one event", |s| s.partitions.first().is_some_and(|p| p.on_time == 1)).await;
+    assert_eq!(read.partitions[0].watermark_millis, Some(1_000_000));
+    worker.stop().await;
+    lane.close().await;
+}
