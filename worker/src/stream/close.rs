@@ -233,14 +233,14 @@ async fn save(client: &Client, job: &Job, window: &Window) -> Result<(), Error> 
 
 /// Which ends this revision emits. The boundary is held until the transaction's end.
 async fn emits(client: &Client, job: &Job) -> Result<Emits, Error> {
-    let boundary = job.sql("SELECT old_revision, new_revision, at FROM @.boundary WHERE query = $1 FOR SHARE");
+    let boundary = job.sql("SELECT old_revision, new_revision, since, at FROM @.boundary WHERE query = $1 FOR SHARE");
     let rows = client.query(&boundary, &[&job.query]).await?;
     Ok(rows.first().map_or(Emits::ALL, |row| {
-        let (old, new, at): (&str, &str, i64) = (row.get(0), row.get(1), row.get(2));
+        let (old, new, since, at): (&str, &str, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
         if job.revision == new {
             Emits { after: at, to: i64::MAX }
         } else if job.revision == old {
-            Emits { after: i64::MIN, to: at }
+            Emits { after: since, to: at }
         } else {
             Emits::NONE
         }

@@ -1,8 +1,13 @@
 //! The tables of state: made by migrations that are safe to run twice and by several at once, and the rows that a query begins with.
+//! Which revision emits which window ends is in [`stage`] and [`hand_over`].
 //!
 //! Shared with the operator. Knows nothing of streams.
 
+mod revisions;
+
 use tokio_postgres::Client;
+
+pub use revisions::{Boundary, hand_over, stage};
 
 use crate::store::table::quoted;
 
@@ -174,6 +179,20 @@ async fn rows(
     );
     client.execute(&parts, &[&query, &revision, &partitions, &upto]).await.map_err(failed)?;
     Ok(())
+}
+
+/// Says that a partition's stream was declared anew: it is read from its beginning, by whoever claims it next, and the loss is kept.
+///
+/// # Errors
+/// If a statement fails.
+pub async fn redeclared(client: &Client, schema: &str, query: &str, partition: i32) -> Result<(), SchemaError> {
+    let anew = sql(
+        schema,
+        "UPDATE @.partition SET generation = generation + 1, epoch = epoch + 1, next_offset = 0, owner = NULL,
+             lease_until = '-infinity', stalled_claims = 0, lost = lost + 1, lost_at = clock_timestamp()
+         WHERE query = $1 AND part = $2",
+    );
+    client.execute(&anew, &[&query, &partition]).await.map(drop).map_err(failed)
 }
 
 /// Takes away everything that is kept of a query.

@@ -73,6 +73,7 @@ CREATE TABLE IF NOT EXISTS @.boundary (
     query text PRIMARY KEY,
     old_revision text NOT NULL,
     new_revision text NOT NULL,
+    since bigint NOT NULL,
     at bigint NOT NULL
 );
 

@@ -7,5 +7,6 @@ mod load;
 mod offline;
 mod poison;
 mod process;
+mod revisions;
 mod surroundings;
 mod time;
