@@ -1,4 +1,4 @@
-//! Closing windows: by any worker, in transactions of a few thousand groups, under the rows that closers lock.
+//! Closing windows: by any worker, in transactions of some thousand partial aggregates, under the rows that closers lock.
 //!
 //! A window closes when its end is strictly below the least watermark of all partitions. No event counts at a time below its
 //! partition's watermark, so nothing is added any more to what is read here, and writers need no lock.
@@ -17,8 +17,8 @@ use super::{
 use crate::query::{Engine, Failed, OutputRow, StoredPartial, clock};
 use due::{Cursor, Due};
 
-/// Most groups of a transaction.
-const GROUPS: i64 = 5_000;
+/// Partials that a transaction reads, unless one group has more.
+const PARTIALS: i64 = 10_000;
 
 /// Closes windows on a connection of its own.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Closer {
             window.reach(to);
             return Ok(false);
         };
-        let found = due.read(&self.client, job, window, to, GROUPS).await.map_err(PartialError::Store)?;
+        let found = due.read(&self.client, job, window, to, PARTIALS).await.map_err(PartialError::Store)?;
         if found.partials.is_empty() {
             window.reach(to);
             return Ok(false);

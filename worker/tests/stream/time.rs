@@ -89,3 +89,23 @@ async fn a_message_of_somebody_else_is_no_tick() {
     worker.stop().await;
     lane.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_more_keys_than_a_transaction_closes_are_exact() {
+    let lane = Lane::new("time_keys", 2).await;
+    let from = now() / 20_000 * 20_000;
+    let mut sent = Vec::new();
+    for some in 0..48_i64 {
+        let key = |n: i64| json!({"t": from + n % 7 * 1_000, "k": format!("k{}", (some * 500 + n) % 12_000), "v": 0.1});
+        let events: Vec<serde_json::Value> = (0..500).map(key).collect();
+        sent.push(Sent::new(i32::try_from(some % 2).unwrap(), &json!(events), from + 6_000));
+    }
+    lane.publish(&sent).await;
+    let ordering = [(drover_worker::stream::settings::ORDERING, r#"{"lateArrivalSeconds":5,"outOfOrderSeconds":60}"#)];
+    let worker = lane.worker(QUERY, &ordering).await;
+    assert_exact(&lane, QUERY, &ordering, from + 3_600_000).await;
+    worker.await_status("nothing open", |s| !s.open).await;
+    assert_eq!(lane.ask("SELECT count(DISTINCT k) FROM time_keys WHERE kind = 'session'").await, "12000");
+    worker.stop().await;
+    lane.close().await;
+}

@@ -54,32 +54,31 @@ impl Due {
     fn statement(self) -> &'static str {
         match self {
             Self::Pane => {
-                "WITH due AS (SELECT DISTINCT pane, domain, key FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
-                     AND pane < $5 AND ($6::bytea IS NULL OR $7::bytea IS NULL OR true) ORDER BY pane, domain, key LIMIT $8)
-                 SELECT p.step, p.win, p.pane, p.domain, p.key, p.data, (SELECT count(*) FROM due)
-                 FROM due JOIN @.partial p ON p.query = $1 AND p.revision = $2 AND p.step = $3 AND p.win = $4
-                     AND p.pane = due.pane AND p.domain = due.domain AND p.key = due.key
-                 ORDER BY p.pane, p.domain, p.key"
+                "SELECT step, win, pane, domain, key, data FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
+                     AND pane < $5 AND ($6::bytea IS NULL OR $7::bytea IS NULL OR true) ORDER BY pane, domain, key LIMIT $8"
             }
             Self::Group => {
-                "WITH due AS (SELECT DISTINCT domain, key FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
-                     AND pane < $5 AND ($6::bytea IS NULL OR (domain, key) > ($6, $7::bytea)) ORDER BY domain, key LIMIT $8)
-                 SELECT p.step, p.win, p.pane, p.domain, p.key, p.data, (SELECT count(*) FROM due)
-                 FROM due JOIN @.partial p ON p.query = $1 AND p.revision = $2 AND p.step = $3 AND p.win = $4 AND p.pane < $5
-                     AND p.domain = due.domain AND p.key = due.key
-                 ORDER BY p.domain, p.key, p.pane"
+                "SELECT step, win, pane, domain, key, data FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
+                     AND pane < $5 AND ($6::bytea IS NULL OR (domain, key) > ($6, $7::bytea)) ORDER BY domain, key, pane LIMIT $8"
             }
             Self::Domain => {
-                "WITH due AS (SELECT DISTINCT domain FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
-                     AND pane < $5 AND ($6::bytea IS NULL OR domain > $6) AND ($7::bytea IS NULL OR true) ORDER BY domain LIMIT $8)
-                 SELECT p.step, p.win, p.pane, p.domain, p.key, p.data, (SELECT count(*) FROM due)
-                 FROM due JOIN @.partial p ON p.query = $1 AND p.revision = $2 AND p.step = $3 AND p.win = $4 AND p.pane < $5
-                     AND p.domain = due.domain
-                 ORDER BY p.domain, p.key, p.pane"
+                "SELECT step, win, pane, domain, key, data FROM @.partial WHERE query = $1 AND revision = $2 AND step = $3 AND win = $4
+                     AND pane < $5 AND ($6::bytea IS NULL OR domain > $6) AND ($7::bytea IS NULL OR true)
+                 ORDER BY domain, key, pane LIMIT $8"
             }
         }
     }
 
+    /// Whether two partials are read together.
+    fn together(self, a: &StoredPartial, b: &StoredPartial) -> bool {
+        match self {
+            Self::Pane => (a.pane, &a.domain, &a.key) == (b.pane, &b.domain, &b.key),
+            Self::Group => (&a.domain, &a.key) == (&b.domain, &b.key),
+            Self::Domain => a.domain == b.domain,
+        }
+    }
+
+    /// Reads about so many partials, in whole groups.
     pub(super) async fn read(
         self,
         client: &Client,
@@ -90,19 +89,60 @@ impl Due {
     ) -> Result<Found, Error> {
         let (domain, key) = window.cursor.clone().unzip();
         let (step, place) = (small(window.step), small(window.place));
-        let rows = client
-            .query(&job.sql(self.statement()), &[&job.query, &job.revision, &step, &place, &to, &domain, &key, &most])
-            .await?;
-        let groups: i64 = rows.first().map_or(0, |row| row.get(6));
-        let partials: Vec<StoredPartial> = rows.iter().map(stored).collect();
-        let cursor = partials.last().filter(|_| self != Self::Pane).map(|p| (p.domain.clone(), p.key.clone()));
-        Ok(Found { partials, cursor, last: groups < most })
+        let statement = job.sql(self.statement());
+        let mut limit = most;
+        loop {
+            let rows = client
+                .query(&statement, &[&job.query, &job.revision, &step, &place, &to, &domain, &key, &limit])
+                .await?;
+            let last = (rows.len() as u64) < limit.unsigned_abs();
+            let mut partials: Vec<StoredPartial> = rows.iter().map(stored).collect();
+            drop(rows);
+            if !last {
+                self.cut(&mut partials);
+            }
+            if last || !partials.is_empty() {
+                let cursor = partials.last().filter(|_| self != Self::Pane).map(|p| (p.domain.clone(), p.key.clone()));
+                return Ok(Found { partials, cursor, last });
+            }
+            // One group is more than that.
+            limit = limit.saturating_mul(4);
+        }
+    }
+
+    /// Takes the last group away: more of it may follow.
+    fn cut(self, partials: &mut Vec<StoredPartial>) {
+        let Some(end) = partials.last() else { return };
+        let whole = partials.partition_point(|p| !self.together(p, end));
+        partials.truncate(whole);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_is_never_read_in_part() {
+        let partial = |pane, key: u8| StoredPartial {
+            step: 0,
+            window: 0,
+            pane,
+            domain: Vec::new(),
+            key: vec![key],
+            partial: Vec::new(),
+        };
+        let mut partials = vec![partial(1, 1), partial(2, 1), partial(1, 2), partial(2, 2)];
+        let kept = |due: Due, partials: &[StoredPartial]| {
+            let mut partials = partials.to_vec();
+            due.cut(&mut partials);
+            partials.len()
+        };
+        assert_eq!(kept(Due::Group, &partials), 2);
+        assert_eq!(kept(Due::Domain, &partials), 0);
+        partials.sort_by_key(|p| p.pane);
+        assert_eq!(kept(Due::Pane, &partials), 3);
+    }
 
     #[test]
     fn a_window_without_an_end_in_the_range_is_not_read() {
