@@ -52,7 +52,7 @@ struct Window {
 
 /// Which ends a revision emits: those in the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Emits {
+pub(crate) struct Emits {
     after: i64,
     to: i64,
 }
@@ -61,7 +61,7 @@ impl Emits {
     const ALL: Self = Self { after: i64::MIN, to: i64::MAX };
     const NONE: Self = Self { after: i64::MAX, to: i64::MIN };
 
-    fn takes(self, end: i64) -> bool {
+    pub(crate) fn takes(self, end: i64) -> bool {
         (self == Self::ALL) || (self.after < end && end <= self.to)
     }
 }
@@ -232,7 +232,7 @@ async fn save(client: &Client, job: &Job, window: &Window) -> Result<(), Error> 
 }
 
 /// Which ends this revision emits. The boundary is held until the transaction's end.
-async fn emits(client: &Client, job: &Job) -> Result<Emits, Error> {
+pub(crate) async fn emits(client: &Client, job: &Job) -> Result<Emits, Error> {
     let boundary = job.sql("SELECT old_revision, new_revision, since, at FROM @.boundary WHERE query = $1 FOR SHARE");
     let rows = client.query(&boundary, &[&job.query]).await?;
     Ok(rows.first().map_or(Emits::ALL, |row| {

@@ -4,7 +4,7 @@ use futures::future::{try_join, try_join3};
 use tokio_postgres::{Client, Error, Statement};
 
 use super::{
-    emit,
+    close, emit,
     intake::{Batch, DeadLetter, Intake},
     job::Job,
     lease::Claim,
@@ -79,6 +79,8 @@ impl Committer {
         }
         let merged = partials::merge(&mut intake.engine, fresh, &kept)?;
         if !batch.rows.is_empty() {
+            let emits = close::emits(&self.client, job).await.map_err(CommitError::Store)?;
+            batch.rows.retain(|made| emits.takes(made.row.time));
             let rows = std::mem::take(&mut batch.rows);
             let refused = emit::write(&self.client, job, rows).await.map_err(CommitError::Store)?;
             let at = Some((claim.part, next - 1));

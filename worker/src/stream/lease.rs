@@ -86,6 +86,11 @@ impl Leases {
              ON CONFLICT (query, revision, name) DO UPDATE SET seen_at = excluded.seen_at",
         );
         client.execute(&beat, &[&self.query, &self.revision, &self.owner]).await?;
+        // Those that were killed said nothing when they went.
+        let gone = self.sql(
+            "DELETE FROM @.worker WHERE query = $1 AND seen_at < clock_timestamp() - make_interval(secs => 10 * $2::float8)",
+        );
+        client.execute(&gone, &[&self.query, &self.seconds]).await?;
         let share = self.sql(
             "SELECT (r.partitions + w.live - 1) / w.live FROM @.revision r,
                  (SELECT GREATEST(count(*), 1) AS live FROM @.worker WHERE query = $1 AND revision = $2

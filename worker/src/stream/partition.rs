@@ -230,7 +230,8 @@ impl Partition {
         if rows || !batch.dead.is_empty() {
             job.left.notify_one();
         }
-        if reader::is_off(self.reader.prefetch, job.meter.mean_body(), job.settings.batch.messages) {
+        let most = self.claim.batch(job.settings.batch.messages);
+        if reader::is_off(self.reader.prefetch, job.meter.mean_body(), most) {
             return Err(End::Again);
         }
         self.tick_if_due().await
@@ -310,7 +311,7 @@ async fn look_for_loss(
     publish(job, claim.part, PROBE, AMQPValue::LongString(name.as_str().into()), publisher)
         .await
         .map_err(|(reason, message)| End::Failed { reason, message })?;
-    let (first, last) = reader::span(channel, &stream, exchange, &name).await?;
+    let (first, last) = reader::span(channel, &stream, exchange, &name, claim.next_offset).await?;
     let done = if last < claim.next_offset {
         tracing::warn!(partition = claim.part, "the stream was declared anew: it is read from its beginning");
         let done = leases.restart(client, claim).await;

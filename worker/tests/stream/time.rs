@@ -109,3 +109,31 @@ async fn windows_of_more_keys_than_a_transaction_closes_are_exact() {
     worker.stop().await;
     lane.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_over_have_their_own_time_across_workers() {
+    let lane = Lane::new("time_over", 1).await;
+    let event = |k: &str, t: i64, arrival: i64| Sent::new(0, &json!({"k": k, "t": t * 1_000}), arrival * 1_000);
+    let query = "SELECT k, COUNT(*) AS c, System.Timestamp() AS w
+        FROM input TIMESTAMP BY DATEADD(millisecond, t, '1970-01-01T00:00:00Z') OVER k GROUP BY k, TUMBLINGWINDOW(second, 2)";
+    lane.publish(&[event("a", 1_020, 1_020), event("b", 1_016, 1_020)]).await;
+    let worker = lane.worker(query, &[]).await;
+    worker.await_status("two events", |s| s.partitions.first().is_some_and(|p| p.on_time == 2)).await;
+    worker.stop().await;
+    // a is behind itself and moves to 1,020; b is not behind a.
+    lane.publish(&[event("a", 1_018, 1_020), event("b", 1_018, 1_020)]).await;
+    lane.tick(2_000_000).await;
+    let worker = lane.worker(query, &[]).await;
+    let mut rows: Vec<String> =
+        lane.await_rows(3).await.iter().map(|r| format!("{} {} {}", r["k"], r["c"], r["w"])).collect();
+    rows.sort();
+    let w = |second: &str| format!("\"1970-01-01T00:{second}+00:00\"");
+    assert_eq!(
+        rows,
+        [format!("\"a\" 2 {}", w("17:00")), format!("\"b\" 1 {}", w("16:56")), format!("\"b\" 1 {}", w("16:58"))]
+    );
+    assert_eq!(lane.ask("SELECT concat(on_time, '/', adjusted) FROM @.partition").await, "3/1");
+    assert_eq!(lane.ask("SELECT count(*) FROM @.substream").await, "0");
+    worker.stop().await;
+    lane.close().await;
+}

@@ -113,17 +113,20 @@ pub(crate) async fn exists(channel: &Channel, stream: &str) -> Result<(), ReadEr
     declared.map(drop).map_err(|error| refused(stream, error))
 }
 
-/// The offsets of a stream's first message and of a marker that has just been published to it.
+/// The offsets of a stream's first message, and of a marker that has just been published to it or of any message that is no earlier
+/// than `reached`: while others publish, the marker is soon not in the last chunk.
 pub(crate) async fn span(
     channel: &Channel,
     stream: &str,
     exchange: &str,
     marker: &str,
+    reached: i64,
 ) -> Result<(i64, i64), ReadError> {
     let options = BasicQosOptions::default();
     channel.basic_qos(UNKNOWN, options).await.map_err(|error| refused(stream, error))?;
     let first = find(channel, stream, exchange, "first", |_| true).await?;
-    let last = find(channel, stream, exchange, "last", |message| message.probe.as_deref() == Some(marker)).await?;
+    let enough = |message: &Message| message.offset >= reached || message.probe.as_deref() == Some(marker);
+    let last = find(channel, stream, exchange, "last", enough).await?;
     Ok((first, last))
 }
 

@@ -40,8 +40,15 @@ async fn put(
          FROM @.boundary b JOIN @.close c ON c.query = b.query AND c.revision = b.old_revision
          WHERE b.query = $1 ORDER BY c.step, c.win FOR UPDATE OF c",
     );
+    let read = sql(
+        schema,
+        "SELECT p.watermark > b.at OR b.at = $2 OR (b.old_revision, b.new_revision) = ($3, $4)
+         FROM @.boundary b JOIN @.partition p ON p.query = b.query AND p.revision = b.old_revision
+         WHERE b.query = $1 ORDER BY p.part FOR UPDATE OF p",
+    );
     let open = i64::MAX;
-    let closed = client.query(&closed, &[&query, &open, &old, &new]).await.map_err(failed)?;
+    let mut closed = client.query(&closed, &[&query, &open, &old, &new]).await.map_err(failed)?;
+    closed.extend(client.query(&read, &[&query, &open, &old, &new]).await.map_err(failed)?);
     if !closed.iter().all(|row| row.get(0)) {
         return Ok(());
     }
@@ -58,7 +65,7 @@ async fn put(
     Ok(())
 }
 
-/// Draws the boundary no earlier than either revision has closed. Staged before, and the new revision has closed something.
+/// Draws the boundary no earlier than either revision has closed, and no earlier than any event that was read. Staged before, and the new revision has closed something.
 ///
 /// # Errors
 /// If a statement fails.
@@ -90,7 +97,14 @@ async fn draw(
         "SELECT upto, GREATEST(upto, target), revision = $3 FROM @.close WHERE query = $1 AND revision IN ($2, $3)
          ORDER BY revision, step, win FOR UPDATE",
     );
-    let rows = client.query(&closed, &[&query, &old, &new]).await.map_err(failed)?;
+    let mut rows = client.query(&closed, &[&query, &old, &new]).await.map_err(failed)?;
+    // And whoever commits a batch holds these: steps without windows emit rows at the times of events.
+    let read = sql(
+        schema,
+        "SELECT watermark, GREATEST(watermark, max_event_time), revision = $3 FROM @.partition WHERE query = $1 AND revision IN ($2, $3)
+         ORDER BY revision, part FOR UPDATE",
+    );
+    rows.extend(client.query(&read, &[&query, &old, &new]).await.map_err(failed)?);
     let furthest = rows.iter().map(|row| row.get::<_, i64>(1)).max();
     let new_upto = rows.iter().filter(|row| row.get(2)).map(|row| row.get::<_, i64>(0)).min();
     let (Some(at), Some(new_upto)) = (furthest, new_upto) else { return Ok(()) };
