@@ -11,12 +11,12 @@
 //! exchange and bindings are the operator's, or somebody else's.
 
 mod acks;
-mod backoff;
+pub(crate) mod backoff;
 mod cell;
-mod clock;
+pub(crate) mod clock;
 mod context;
 mod credit;
-mod decode;
+pub(crate) mod decode;
 mod envelope;
 mod event;
 mod guard;
@@ -29,16 +29,16 @@ mod layout;
 mod meter;
 mod outage;
 mod prepare;
-mod publisher;
+pub(crate) mod publisher;
 mod ramp;
-mod reject;
+pub(crate) mod reject;
 mod session;
-mod sink;
+pub(crate) mod sink;
 mod slot;
 mod sql;
 pub mod status;
 mod suspect;
-mod template;
+pub(crate) mod template;
 mod web;
 
 use std::{

@@ -5,6 +5,7 @@ pub mod ingest;
 pub mod query;
 pub mod settings;
 pub mod store;
+pub mod stream;
 pub mod tls;
 
 pub use ingest::status;

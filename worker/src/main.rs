@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 use drover_worker::{
     ingest,
     query::QueryArgs,
-    settings::{LogFormat, Settings},
+    settings::{LogFormat, Settings, SettingsError},
+    stream::{self, settings::StreamSettings},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -31,20 +32,30 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Ingest => match ingest() {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
-        Command::Query(args) => drover_worker::query::run(&args),
-    }
+    let ended = match Cli::parse().command {
+        Command::Ingest => start(|lookup| Ok(Work::Ingest(Box::new(Settings::from_env(lookup)?)))),
+        Command::Query(args) if args.on_streams() => {
+            start(|lookup| Ok(Work::Query(Box::new(StreamSettings::from_env(lookup)?))))
+        }
+        Command::Query(args) => return drover_worker::query::run(&args),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn ingest() -> anyhow::Result<ExitCode> {
-    let lookup = |name: &str| std::env::var(name).ok();
+/// What runs until it is told to end.
+enum Work {
+    Ingest(Box<Settings>),
+    Query(Box<StreamSettings>),
+}
+
+fn lookup(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn start(work: impl FnOnce(fn(&str) -> Option<String>) -> Result<Work, SettingsError>) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stdout());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
@@ -52,17 +63,17 @@ fn ingest() -> anyhow::Result<ExitCode> {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    let settings = Settings::from_env(lookup)?;
+    let work = work(lookup)?;
     // Nothing else may choose the cryptography.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let code = runtime.block_on(run(settings))?;
+    let code = runtime.block_on(run(work))?;
     runtime.shutdown_background();
     Ok(code)
 }
 
 /// The first signal drains, the second ends at once.
-async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+async fn run(work: Work) -> anyhow::Result<ExitCode> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (told, telling) = tokio::sync::oneshot::channel::<()>();
     let signals = async move {
@@ -76,8 +87,15 @@ async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
             pending::<()>().await;
         }
     };
+    let running = async move {
+        match work {
+            Work::Ingest(settings) => ingest::run(*settings, shutdown).await?,
+            Work::Query(settings) => stream::run(*settings, shutdown).await?,
+        }
+        anyhow::Ok(())
+    };
     tokio::select! {
-        ended = ingest::run(settings, shutdown) => Ok(ended.map(|()| ExitCode::SUCCESS)?),
+        ended = running => ended.map(|()| ExitCode::SUCCESS),
         () = signals => Ok(ExitCode::FAILURE),
     }
 }

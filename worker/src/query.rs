@@ -1,40 +1,40 @@
 //! Window queries: the engine, the transform of pipelines, and the file mode.
 
-mod clock;
+pub(crate) mod clock;
 mod decode;
 mod engine;
 mod error;
 mod exact;
 mod explain;
 pub mod file;
-mod key;
+pub(crate) mod key;
 mod manifest;
 mod node;
-mod ordering;
+pub(crate) mod ordering;
 mod partial;
 mod scalars;
 mod sketch;
-mod step;
+pub(crate) mod step;
 mod strings;
 mod text;
 mod transform;
 mod value;
-mod windows;
+pub(crate) mod windows;
 
 use std::{
     fs::File,
     io::{self, BufReader, BufWriter, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 pub use clock::{format as format_datetime, parse as parse_datetime};
 pub use decode::{Decoder, Event};
 use drover_crds::query::{Plan, parse};
-pub use engine::{Engine, OutputRow, StoredPartial};
+pub use engine::{Engine, Failed, OutputRow, StoredPartial};
 pub use error::DataError;
 pub use explain::explain;
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{Manifest, ManifestError, resolve_tolerance};
 pub use ordering::{Counters, Ordering, Policy, Reason, Tolerance, Verdict};
 pub use transform::Transform;
 pub use value::{Record, Value};
@@ -42,13 +42,13 @@ pub use value::{Record, Value};
 /// Arguments of `drover-worker query`.
 #[derive(Debug, clap::Args)]
 pub struct QueryArgs {
-    /// The manifest with a WindowQuery.
-    manifest: PathBuf,
+    /// The manifest with a WindowQuery. Without one the query runs on streams, as environment variables say.
+    manifest: Option<PathBuf>,
     /// Print the plan and stop.
-    #[arg(long, conflicts_with = "input")]
+    #[arg(long, conflicts_with = "input", requires = "manifest")]
     explain: bool,
     /// Run over a file of one JSON event a line, `-` for standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "manifest")]
     input: Option<PathBuf>,
     /// The field with an event's arrival: milliseconds since 1970, or ISO 8601.
     #[arg(long, value_name = "NAME", requires = "input")]
@@ -58,10 +58,22 @@ pub struct QueryArgs {
     window_end: bool,
 }
 
-/// Runs the command.
+impl QueryArgs {
+    /// Whether the query runs on streams.
+    #[must_use]
+    pub fn on_streams(&self) -> bool {
+        self.manifest.is_none()
+    }
+}
+
+/// Runs a query of a manifest.
 #[must_use]
 pub fn run(args: &QueryArgs) -> ExitCode {
-    match execute(args) {
+    let Some(manifest) = &args.manifest else {
+        eprintln!("error: there is no manifest");
+        return ExitCode::FAILURE;
+    };
+    match execute(args, manifest) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("error: {message}");
@@ -78,9 +90,9 @@ fn written(result: io::Result<()>) -> Result<(), String> {
     }
 }
 
-fn execute(args: &QueryArgs) -> Result<(), String> {
-    let path = args.manifest.display();
-    let yaml = std::fs::read_to_string(&args.manifest).map_err(|e| format!("{path}: {e}"))?;
+fn execute(args: &QueryArgs, manifest: &Path) -> Result<(), String> {
+    let path = manifest.display();
+    let yaml = std::fs::read_to_string(manifest).map_err(|e| format!("{path}: {e}"))?;
     let manifest = Manifest::parse(&yaml).map_err(|e| format!("{path}: {e}"))?;
     let plan = parse(&manifest.query).map_err(|e| format!("{path}: the query, {e}"))?;
     if let Some(alias) = manifest.alias.as_deref().filter(|a| !a.eq_ignore_ascii_case(&plan.source)) {
@@ -91,9 +103,7 @@ fn execute(args: &QueryArgs) -> Result<(), String> {
     }
     match &args.input {
         Some(input) => run_file(args, &manifest, &plan, input),
-        None => {
-            Err("without --input or --explain a query runs on streams, which this version does not do yet".to_owned())
-        }
+        None => Err("a manifest needs --input or --explain; without a manifest the query runs on streams".to_owned()),
     }
 }
 

@@ -211,12 +211,7 @@ impl Settings {
         let sink = sink(&env)?;
         let grace = env.number(GRACE_SECONDS, "a number of seconds", DEFAULT_GRACE_SECONDS)?;
         Ok(Self {
-            identity: Identity {
-                namespace: env.text(NAMESPACE).unwrap_or_default(),
-                name: env.text(NAME).unwrap_or_default(),
-                revision: env.text(REVISION).unwrap_or_default(),
-                pod: env.text(POD).unwrap_or_default(),
-            },
+            identity: identity(&env),
             hub: hub(&env)?,
             exchange: name(EXCHANGE, env.text(EXCHANGE).unwrap_or_else(|| format!("{queue}.drover")))?,
             source: source(&env, queue)?,
@@ -255,11 +250,20 @@ impl LogFormat {
     }
 }
 
-fn default_listen() -> SocketAddr {
+pub(crate) fn identity(env: &Env<'_>) -> Identity {
+    Identity {
+        namespace: env.text(NAMESPACE).unwrap_or_default(),
+        name: env.text(NAME).unwrap_or_default(),
+        revision: env.text(REVISION).unwrap_or_default(),
+        pod: env.text(POD).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn default_listen() -> SocketAddr {
     DEFAULT_LISTEN.parse().expect("the default is an address")
 }
 
-fn hub(env: &Env<'_>) -> Result<HubAddress, SettingsError> {
+pub(crate) fn hub(env: &Env<'_>) -> Result<HubAddress, SettingsError> {
     let uri = env.required(HUB_URI, "amqps://user:password@host:port/vhost")?;
     let tls = Material { ca: env.text(HUB_CA), cert: env.text(HUB_CERT), key: env.text(HUB_KEY) };
     let address = HubAddress { uri, tls };
@@ -341,7 +345,7 @@ fn store(env: &Env<'_>) -> Result<StoreAddress, SettingsError> {
     Ok(StoreAddress::from_parts(&parts, ca))
 }
 
-fn name(variable: &'static str, name: String) -> Result<String, SettingsError> {
+pub(crate) fn name(variable: &'static str, name: String) -> Result<String, SettingsError> {
     let bytes = name.len();
     if bytes > MAX_NAME {
         Err(wrong(variable, format!("a name of at most {MAX_NAME} bytes, not {bytes}")))
@@ -350,22 +354,22 @@ fn name(variable: &'static str, name: String) -> Result<String, SettingsError> {
     }
 }
 
-fn wrong(variable: &'static str, expected: String) -> SettingsError {
+pub(crate) fn wrong(variable: &'static str, expected: String) -> SettingsError {
     SettingsError { variable, expected }
 }
 
-struct Env<'a>(&'a dyn Fn(&str) -> Option<String>);
+pub(crate) struct Env<'a>(pub(crate) &'a dyn Fn(&str) -> Option<String>);
 
 impl Env<'_> {
-    fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
 
-    fn required(&self, name: &'static str, expected: &str) -> Result<String, SettingsError> {
+    pub(crate) fn required(&self, name: &'static str, expected: &str) -> Result<String, SettingsError> {
         self.text(name).ok_or_else(|| wrong(name, format!("is missing: {expected}")))
     }
 
-    fn optional<T: FromStr<Err: Display>>(
+    pub(crate) fn optional<T: FromStr<Err: Display>>(
         &self,
         name: &'static str,
         expected: &str,
@@ -375,7 +379,7 @@ impl Env<'_> {
         self.text(name).map(parse).transpose()
     }
 
-    fn number<T: FromStr<Err: Display>>(
+    pub(crate) fn number<T: FromStr<Err: Display>>(
         &self,
         name: &'static str,
         expected: &str,
@@ -384,7 +388,7 @@ impl Env<'_> {
         Ok(self.optional(name, expected)?.unwrap_or(default))
     }
 
-    fn positive(&self, name: &'static str, default: u16) -> Result<u16, SettingsError> {
+    pub(crate) fn positive(&self, name: &'static str, default: u16) -> Result<u16, SettingsError> {
         let value = self.number(name, "a number from 1 to 65535", default)?;
         if value == 0 { Err(wrong(name, "a number from 1 to 65535, not 0".to_owned())) } else { Ok(value) }
     }

@@ -152,9 +152,19 @@ fn missing_files_are_named() {
 fn wrong_arguments_end_with_2() {
     let dir = Dir::new("usage");
     dir.manifest(COUNT);
-    for args in [&["--input", "-", "--explain", "query.yaml"][..], &["--arrival-field", "a", "query.yaml"], &[]] {
+    for args in [
+        &["--input", "-", "--explain", "query.yaml"][..],
+        &["--arrival-field", "a", "query.yaml"],
+        &["--explain"],
+        &["--input", "-"],
+    ] {
         assert_eq!(dir.run(args, b"").status.code(), Some(2), "{args:?}");
     }
+}
+
+#[test]
+fn without_a_manifest_variables_say_what_runs() {
+    fails(&Dir::new("streams").run(&[], b""), "error: DROVER_STREAM: is missing");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod http;
 mod hub;
 mod postgres;
-mod refusal;
+pub(crate) mod refusal;
 
 use std::{sync::Arc, time::Duration};
 

@@ -27,8 +27,23 @@ pub struct OutputRow {
     pub time: i64,
     /// The row.
     pub row: Value,
-    /// The window's place among the step's windows and the group's key, where there is a group: what makes the row the same row.
+    /// The step that made it.
+    pub step: usize,
+    /// The window's place among the step's windows and the group's key, where the row is that of a group or made of it.
     pub group: Option<(usize, Arc<[u8]>)>,
+}
+
+/// A group whose row could not be computed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// The end of its window.
+    pub end: i64,
+    /// The window's place in the step's set.
+    pub window: usize,
+    /// The group's key, in the canonical encoding.
+    pub key: Arc<[u8]>,
+    /// Why.
+    pub error: DataError,
 }
 
 /// A partial aggregate on its way to or from a store. Rows with equal step, window, pane, domain and key merge.
@@ -60,7 +75,6 @@ pub struct Engine {
     timestamp_by: Option<Node>,
     over: Vec<Node>,
     closed: i64,
-    derived: u64,
     pending: Vec<(usize, Contribution)>,
     used: usize,
     ready: Vec<OutputRow>,
@@ -84,7 +98,7 @@ impl Engine {
         let stores = stores.collect();
         let timestamp_by = plan.timestamp_by.as_ref().map(Node::compile);
         let over = plan.over.iter().map(Node::compile).collect();
-        Self { steps, stores, timestamp_by, over, closed, derived: 0, pending: Vec::new(), used: 0, ready: Vec::new() }
+        Self { steps, stores, timestamp_by, over, closed, pending: Vec::new(), used: 0, ready: Vec::new() }
     }
 
     /// The event's own time by TIMESTAMP BY; `None` where the query has none and the arrival counts.
@@ -144,19 +158,15 @@ impl Engine {
             return;
         }
         let from = std::mem::replace(&mut self.closed, watermark);
+        let mut failed = Vec::new();
         for step in 0..self.steps.len() {
-            self.close_step(step, from, watermark, out, errors);
+            self.close(step, from, watermark, out, &mut failed);
         }
+        errors.extend(failed.into_iter().map(|f| (f.end, f.error)));
     }
 
-    fn close_step(
-        &mut self,
-        step: usize,
-        from: i64,
-        to: i64,
-        out: &mut Vec<OutputRow>,
-        errors: &mut Vec<(i64, DataError)>,
-    ) {
+    /// Closes the windows of one step that end from `from` on and strictly below `to`. Its rows go to outputs and to later steps.
+    pub fn close(&mut self, step: usize, from: i64, to: i64, out: &mut Vec<OutputRow>, failed: &mut Vec<Failed>) {
         let Kind::Group(group) = &self.steps[step].kind else { return };
         let mut closed: Vec<(usize, Closed)> = Vec::new();
         for (window, store) in self.stores[step].iter_mut().enumerate() {
@@ -164,40 +174,49 @@ impl Engine {
         }
         closed.sort_by(|(wa, a), (wb, b)| (a.end, wa, a.cell.first, &a.key).cmp(&(b.end, wb, b.cell.first, &b.key)));
         for (window, Closed { end, key, cell }) in closed {
-            let Kind::Group(group) = &self.steps[step].kind else { return };
-            match group.emit(&group.windows[window], &key, &cell.partials, end) {
-                Ok(Some(row)) => {
-                    if let Err(error) = self.forward(step, &row, end, out) {
-                        errors.push((end, error));
-                    } else if let Some(output) = &self.steps[step].output {
-                        out.push(OutputRow {
-                            output: output.clone(),
-                            time: end,
-                            row,
-                            group: Some((window, key.into())),
-                        });
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => errors.push((end, error)),
+            let key: Arc<[u8]> = key.into();
+            if let Err(error) = self.emit(step, window, end, &key, &cell, out) {
+                failed.push(Failed { end, window, key, error });
             }
         }
     }
 
-    /// Gives a row of a closed window to the steps that read it.
-    fn forward(&mut self, step: usize, row: &Value, end: i64, out: &mut Vec<OutputRow>) -> Result<(), DataError> {
+    /// Gives the row of a closed group, if HAVING keeps it, to the step's output and to the steps that read it.
+    fn emit(
+        &mut self,
+        step: usize,
+        window: usize,
+        end: i64,
+        key: &Arc<[u8]>,
+        cell: &Cell,
+        out: &mut Vec<OutputRow>,
+    ) -> Result<(), DataError> {
+        let Kind::Group(group) = &self.steps[step].kind else { return Ok(()) };
+        let Some(row) = group.emit(&group.windows[window], key, &cell.partials, end)? else { return Ok(()) };
+        self.forward(step, &row, end, cell.first)?;
+        for made in &mut self.ready {
+            made.group = Some((window, key.clone()));
+        }
+        out.append(&mut self.ready);
+        if let Some(output) = &self.steps[step].output {
+            out.push(OutputRow { output: output.clone(), time: end, row, step, group: Some((window, key.clone())) });
+        }
+        Ok(())
+    }
+
+    /// Gives a row of a closed window to the steps that read it. Its position is that of the group's first row, so that it does not
+    /// depend on what closes together.
+    fn forward(&mut self, step: usize, row: &Value, end: i64, position: u64) -> Result<(), DataError> {
         self.used = 0;
         self.ready.clear();
-        self.derived += 1;
         let row = Row { record: row, ..empty_row(end) };
         let mut sink = Sink { pending: &mut self.pending, used: &mut self.used, ready: &mut self.ready };
         for index in step + 1..self.steps.len() {
             if self.steps[index].input == Input::Step(step) {
-                run(&self.steps, index, &row, self.derived, &mut sink)?;
+                run(&self.steps, index, &row, position, &mut sink)?;
             }
         }
         self.apply();
-        out.append(&mut self.ready);
         Ok(())
     }
 
@@ -319,7 +338,13 @@ fn run(steps: &[Compiled], index: usize, row: &Row<'_>, position: u64, sink: &mu
                 }
             }
             if let Some(output) = &step.output {
-                sink.ready.push(OutputRow { output: output.clone(), time: row.time, row: record, group: None });
+                sink.ready.push(OutputRow {
+                    output: output.clone(),
+                    time: row.time,
+                    row: record,
+                    step: index,
+                    group: None,
+                });
             }
             Ok(())
         }

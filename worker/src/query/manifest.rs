@@ -1,6 +1,9 @@
 //! What file mode reads of a WindowQuery manifest; other fields and other documents are let be.
 
-use drover_crds::query::TICKS_PER_SECOND;
+use drover_crds::{
+    api::{OrderingPolicy, OrderingSpec},
+    query::TICKS_PER_SECOND,
+};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::ordering::{Policy, Tolerance};
@@ -40,21 +43,6 @@ struct Spec {
 #[derive(Debug, Deserialize)]
 struct InputSpec {
     alias: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OrderingSpec {
-    policy: Option<PolicySpec>,
-    late_arrival_seconds: Option<i64>,
-    out_of_order_seconds: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-enum PolicySpec {
-    Adjust,
-    Drop,
-    DeadLetter,
 }
 
 /// A WindowQuery as file mode needs it.
@@ -105,25 +93,28 @@ fn documents(yaml: &str) -> Vec<String> {
 
 impl Spec {
     fn resolve(self) -> Result<Manifest, ManifestError> {
-        let default = Tolerance::default();
-        let ordering = self.ordering;
-        let seconds = |value: Option<i64>, name, default| match value {
-            None => Ok(default),
-            Some(s) => s.checked_mul(TICKS_PER_SECOND).filter(|t| *t >= 0).ok_or(ManifestError::Range(name)),
-        };
-        let tolerance = Tolerance {
-            policy: match ordering.as_ref().and_then(|o| o.policy) {
-                None | Some(PolicySpec::Adjust) => Policy::Adjust,
-                Some(PolicySpec::Drop) => Policy::Drop,
-                Some(PolicySpec::DeadLetter) => Policy::DeadLetter,
-            },
-            late: seconds(ordering.as_ref().and_then(|o| o.late_arrival_seconds), "lateArrivalSeconds", default.late)?,
-            out_of_order: seconds(
-                ordering.as_ref().and_then(|o| o.out_of_order_seconds),
-                "outOfOrderSeconds",
-                default.out_of_order,
-            )?,
-        };
+        let tolerance = resolve_tolerance(&self.ordering.unwrap_or_default())?;
         Ok(Manifest { query: self.query, alias: self.input.and_then(|i| i.alias), tolerance })
     }
+}
+
+/// The tolerances of `spec.ordering`, with the defaults filled in.
+///
+/// # Errors
+/// If one is out of range.
+pub fn resolve_tolerance(spec: &OrderingSpec) -> Result<Tolerance, ManifestError> {
+    let default = Tolerance::default();
+    let seconds = |value: Option<i64>, name, default| match value {
+        None => Ok(default),
+        Some(s) => s.checked_mul(TICKS_PER_SECOND).filter(|t| *t >= 0).ok_or(ManifestError::Range(name)),
+    };
+    Ok(Tolerance {
+        policy: match spec.policy.unwrap_or_default() {
+            OrderingPolicy::Adjust => Policy::Adjust,
+            OrderingPolicy::Drop => Policy::Drop,
+            OrderingPolicy::DeadLetter => Policy::DeadLetter,
+        },
+        late: seconds(spec.late_arrival_seconds, "lateArrivalSeconds", default.late)?,
+        out_of_order: seconds(spec.out_of_order_seconds, "outOfOrderSeconds", default.out_of_order)?,
+    })
 }

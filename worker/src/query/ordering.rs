@@ -3,7 +3,7 @@
 use super::clock;
 
 /// An event further ahead of its arrival than this is dropped: its clock is wrong, and it would drag the watermark along.
-const EARLY: i64 = 5 * 60 * drover_crds::query::TICKS_PER_SECOND;
+pub(crate) const EARLY: i64 = 5 * 60 * drover_crds::query::TICKS_PER_SECOND;
 
 /// What happens beyond a tolerance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

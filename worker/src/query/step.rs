@@ -13,6 +13,8 @@ use super::{
     value::{Record, Value},
 };
 
+/// Most bytes of a group's key: it is part of an index, whose entries have at most 2,704 bytes.
+pub(crate) const MAX_KEY: usize = 2_000;
 /// Most rows that the APPLYs of one step make of one row.
 const MAX_APPLIED: usize = 100_000;
 
@@ -243,6 +245,12 @@ impl Grouping {
             for node in &window.partition {
                 key::encode(&node.eval(row)?, domain);
             }
+        }
+        let bytes = into.key.len() + into.domains.iter().map(Vec::len).max().unwrap_or(0);
+        if bytes > MAX_KEY {
+            return Err(DataError::Argument(format!(
+                "the values of GROUP BY have {bytes} bytes; at most {MAX_KEY} do"
+            )));
         }
         for (term, shape) in self.terms.iter().zip(&self.shapes) {
             into.terms.push(term.eval(shape, row, position)?);

@@ -250,7 +250,7 @@ fn sessions(times: &BTreeSet<i64>, timeout: i64, max: i64) -> Vec<(i64, i64, i64
 }
 
 /// The first k·step + offset at or after a time.
-fn ceil(time: i64, step: i64, offset: i64) -> i64 {
+pub(crate) fn ceil(time: i64, step: i64, offset: i64) -> i64 {
     let rest = (time - offset).rem_euclid(step);
     if rest == 0 { time } else { time - rest + step }
 }

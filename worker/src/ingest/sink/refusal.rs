@@ -5,7 +5,7 @@ use tokio_postgres::error::DbError;
 use super::super::{outage::Likeness, reject::Rejection};
 
 /// The rejection of the message that is to blame, and what others refused for the same have in common.
-pub(super) fn of(error: &DbError) -> (Rejection, Likeness) {
+pub(crate) fn of(error: &DbError) -> (Rejection, Likeness) {
     let code = error.code().code();
     let mut text = format!("{} (SQLSTATE {code})", error.message());
     if let Some(detail) = error.detail() {

@@ -1,0 +1,124 @@
+//! Several workers, more partitions, streams that are others than before.
+
+use drover_worker::{
+    settings::POD,
+    stream::{schema, settings::BATCH_MESSAGES},
+};
+use serde_json::json;
+
+use crate::{
+    load::{self, QUERY, Random, assert_exact},
+    surroundings::{Lane, Sent, eventually, now},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_then_four_then_one_have_the_rows_of_one() {
+    let lane = Lane::new("crew_scale", 4).await;
+    let more = [(BATCH_MESSAGES, "100")];
+    let mut random = Random(11);
+    let from = now();
+    let all = load::events(&mut random, from, 6_000, 250, 4);
+    let first = lane.worker(QUERY, &more).await;
+    lane.publish(&all[..2_000]).await;
+    let mut others = Vec::new();
+    for pod in ["w2", "w3", "w4"] {
+        others.push(lane.worker(QUERY, &[(POD, pod), more[0]]).await);
+    }
+    lane.publish(&all[2_000..4_000]).await;
+    let began = now();
+    for worker in others.iter().chain([&first]) {
+        worker.await_status("one partition each", |s| s.held.len() == 1).await;
+    }
+    assert!(now() - began < 10_000);
+    for worker in others {
+        worker.stop().await;
+    }
+    first.await_status("all partitions", |s| s.held.len() == 4).await;
+    lane.publish(&all[4_000..]).await;
+    assert_exact(&lane, QUERY, &more, from + 3_600_000).await;
+    first.stop().await;
+    assert_eq!(lane.ask("SELECT count(*) FROM @.partition WHERE owner IS NOT NULL").await, "0");
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_may_grow_and_the_rows_are_exact() {
+    let mut lane = Lane::new("crew_grow", 2).await;
+    let mut random = Random(3);
+    let from = now();
+    let worker = lane.worker(QUERY, &[]).await;
+    lane.publish(&load::events(&mut random, from, 1_000, 100, 2)).await;
+    eventually("something closed", || async { (!lane.rows().await.is_empty()).then_some(()) }).await;
+    worker.stop().await;
+    for part in 2..4 {
+        lane.declare_stream(part).await;
+    }
+    lane.partitions = 4;
+    let worker = lane.worker(QUERY, &[]).await;
+    worker.await_status("four partitions", |s| s.partitions.len() == 4).await;
+    lane.publish(&load::events(&mut random, from + 10_000, 1_000, 100, 4)).await;
+    assert_exact(&lane, QUERY, &[], from + 3_600_000).await;
+    worker.stop().await;
+    lane.partitions = 2;
+    let worker = lane.worker(QUERY, &[]).await;
+    worker.await_status("a refusal", |s| s.holding.iter().any(|h| h.reason == "PartitionsShrunk")).await;
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_declared_anew_is_read_from_its_beginning_and_reported() {
+    let lane = Lane::new("crew_anew", 1).await;
+    let query = "SELECT k, COUNT(*) AS c FROM input GROUP BY k, TUMBLINGWINDOW(second, 1)";
+    let events = |k: &str, n: i64| -> Vec<Sent> { (0..n).map(|_| Sent::new(0, &json!({"k": k}), 1_000)).collect() };
+    lane.publish(&events("a", 50)).await;
+    let worker = lane.worker(query, &[]).await;
+    worker.await_status("fifty", |s| s.partitions.first().is_some_and(|p| p.on_time == 50)).await;
+    lane.delete_stream(0).await;
+    worker.await_status("no stream", |s| s.holding.iter().any(|h| h.reason == "StreamNotFound")).await;
+    lane.declare_stream(0).await;
+    lane.publish(&events("b", 10)).await;
+    let status = worker.await_status("sixty", |s| s.partitions[0].on_time == 60).await;
+    assert_eq!((status.partitions[0].generation, status.partitions[0].lost), (1, 1));
+    lane.tick(100_000).await;
+    assert_eq!(lane.await_rows(2).await.len(), 2);
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_make_the_tables_at_once_and_another_clusters_are_refused() {
+    let lane = Lane::new("crew_schema", 1).await;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(Lane::client().await);
+    }
+    let name = lane.schema();
+    let all = futures::future::join_all(clients.iter().map(|c| schema::migrate(c, &name, Some("one")))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    schema::migrate(&clients[0], &name, None).await.unwrap();
+    let refused = schema::migrate(&clients[0], &name, Some("two")).await.unwrap_err();
+    assert_eq!(refused.reason(), "OtherCluster");
+    lane.sql(&format!("UPDATE \"{name}\".meta SET schema_version = 99")).await;
+    assert_eq!(schema::migrate(&clients[0], &name, None).await.unwrap_err().reason(), "SchemaTooNew");
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_for_the_hub_are_relayed_with_ids_of_their_own() {
+    use drover_worker::stream::settings::SINK;
+    let lane = Lane::new("crew_hub", 1).await;
+    lane.declare("crew_hub.out", "quorum", "out.a").await;
+    lane.publish(&[Sent::new(0, &json!({"k": "a"}), 1_000), Sent::new(0, &json!({"k": {}}), 1_000)]).await;
+    lane.tick(100_000).await;
+    let query = "SELECT k, COUNT(*) AS c FROM input GROUP BY k, TUMBLINGWINDOW(second, 1)";
+    let sink = format!(r#"{{"hub":{{"exchange":"{}","routingKey":"out.{{k}}"}}}}"#, lane.exchange());
+    let worker = lane.worker(query, &[(SINK, &sink)]).await;
+    lane.await_dead(1).await;
+    let out = eventually("a row", || async { lane.take("crew_hub.out").await.pop() }).await;
+    assert_eq!(out.data, br#"{"k":"a","c":1}"#);
+    assert_eq!(out.properties.message_id().as_ref().unwrap().as_str().len(), 32);
+    worker.await_status("nothing waits", |s| s.rows_waiting == 0 && s.dead_letters_waiting == 0).await;
+    worker.stop().await;
+    lane.close().await;
+}
