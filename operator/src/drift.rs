@@ -2,7 +2,7 @@
 //!
 //! Fields that the API server fills in are not looked at, so a difference that only it makes is none.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -93,20 +93,23 @@ fn is_empty(value: &Value) -> bool {
 
 /// True if a manager other than ours owns fields of the spec or the data.
 fn edited_by_others(meta: &ObjectMeta) -> bool {
-    meta.managed_fields.iter().flatten().any(|entry| {
-        let ours = entry.manager.as_deref() == Some(MANAGER);
-        let of_status = entry.subresource.as_deref() == Some("status");
-        let fields = entry.fields_v1.as_ref().and_then(|f| f.0.as_object());
-        !ours
-            && !of_status
-            && fields.is_some_and(|f| ["f:spec", "f:data", "f:binaryData"].iter().any(|k| f.contains_key(*k)))
-    })
+    meta.managed_fields.iter().flatten().any(is_foreign)
+}
+
+/// True if an entry tells of such an edit; the others tell nothing, and take more memory than the rest of the object.
+pub(crate) fn is_foreign(entry: &ManagedFieldsEntry) -> bool {
+    let ours = entry.manager.as_deref() == Some(MANAGER);
+    let of_status = entry.subresource.as_deref() == Some("status");
+    let fields = entry.fields_v1.as_ref().and_then(|f| f.0.as_object());
+    !ours
+        && !of_status
+        && fields.is_some_and(|f| ["f:spec", "f:data", "f:binaryData"].iter().any(|k| f.contains_key(*k)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry};
+    use k8s_openapi::api::core::v1::ConfigMap;
     use serde_json::json;
 
     #[test]

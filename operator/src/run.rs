@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use drover_crds::api::WindowQuery;
 use futures::{StreamExt as _, future::join_all};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
-use kube::{Api, Client, Resource, core::DeserializeGuard};
+use kube::{Api, Client, Resource, ResourceExt as _, core::DeserializeGuard};
 use kube_runtime::{
     Controller, WatchStreamExt as _,
     controller::Config as ControllerConfig,
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     context::{Caches, Context, Guarded},
+    drift,
     http::{self, Health},
     metrics::Metrics,
     names, pipeline,
@@ -150,7 +151,11 @@ impl Scope {
             Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods, filled };
         let (reader, writer) = self.pipelines;
         let pipelines: Api<Guarded> = api(&client, namespace);
-        let main = watcher(pipelines, watcher::Config::default()).default_backoff().reflect(writer).applied_objects();
+        let main = watcher(pipelines, watcher::Config::default())
+            .default_backoff()
+            .modify(|pipeline| pipeline.managed_fields_mut().clear())
+            .reflect(writer)
+            .applied_objects();
         let filling = caches.clone();
         let filling = async {
             filling.fill().await;
@@ -200,7 +205,10 @@ where
     K: Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
-    let stream =
-        watcher(api::<K>(client, namespace), config.clone()).default_backoff().reflect(writer).touched_objects();
+    let stream = watcher(api::<K>(client, namespace), config.clone())
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().retain(drift::is_foreign))
+        .reflect(writer)
+        .touched_objects();
     (reader, stream.boxed())
 }
