@@ -17,7 +17,7 @@ pub(crate) mod clock;
 mod context;
 mod credit;
 pub(crate) mod decode;
-mod envelope;
+pub(crate) mod envelope;
 mod event;
 mod guard;
 mod halving;
@@ -100,7 +100,7 @@ pub async fn run_on(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
-    let name = connection_name(&settings);
+    let name = settings.identity.connection_name();
     let context = Arc::new(Context::new(&settings, &name)?);
     let stop = CancellationToken::new();
     let served = {
@@ -123,13 +123,6 @@ pub async fn run_on(
     // Health is answered to the end; an open request does not keep the process.
     let _ = timeout(CLOSE, served).await;
     Ok(())
-}
-
-fn connection_name(settings: &Settings) -> String {
-    let identity = &settings.identity;
-    let parts = [&identity.namespace, &identity.name, &identity.pod];
-    let named: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    format!("drover-worker {}", named.join("/")).trim_end().to_owned()
 }
 
 /// One session after another.

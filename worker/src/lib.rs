@@ -1,5 +1,6 @@
 //! Drover's worker as a library: what the binary runs, and what the operator shares with it (hub and store connections).
 
+mod answer;
 pub mod hub;
 pub mod ingest;
 pub mod query;

@@ -175,6 +175,15 @@ pub struct Identity {
     pub pod: String,
 }
 
+impl Identity {
+    /// What hub and store show of the worker's connections.
+    pub(crate) fn connection_name(&self) -> String {
+        let parts = [&self.namespace, &self.name, &self.pod];
+        let named: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        format!("drover-worker {}", named.join("/")).trim_end().to_owned()
+    }
+}
+
 /// What is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -226,7 +235,7 @@ impl Settings {
                 token: env.text(SINK_TOKEN),
                 tls: Material { ca: env.text(SINK_CA), cert: env.text(SINK_CERT), key: env.text(SINK_KEY) },
             },
-            store: if sink.postgres.is_some() { Some(store(&env)?) } else { None },
+            store: if sink.postgres.is_some() { Some(store(&env, &OF_SINK)?) } else { None },
             sink,
             concurrency: env.positive(WORKER_CONCURRENCY, CONCURRENCY)?,
             grace: Duration::from_secs(grace.into()),
@@ -326,21 +335,44 @@ fn sink(env: &Env<'_>) -> Result<Sink, SettingsError> {
     Ok(sink)
 }
 
-fn store(env: &Env<'_>) -> Result<StoreAddress, SettingsError> {
-    let ca = env.text(SINK_CA);
-    if let Some(uri) = env.text(SINK_URI) {
-        return StoreAddress::from_uri(&uri, ca).map_err(|e| wrong(SINK_URI, e.message));
+/// The variables that say where a store is.
+pub(crate) struct StoreVariables {
+    pub(crate) uri: &'static str,
+    pub(crate) host: &'static str,
+    pub(crate) port: &'static str,
+    pub(crate) username: &'static str,
+    pub(crate) password: &'static str,
+    pub(crate) database: &'static str,
+    pub(crate) ca: &'static str,
+}
+
+/// Those of a sink.
+const OF_SINK: StoreVariables = StoreVariables {
+    uri: SINK_URI,
+    host: SINK_HOST,
+    port: SINK_PORT,
+    username: SINK_USERNAME,
+    password: SINK_PASSWORD,
+    database: SINK_DATABASE,
+    ca: SINK_CA,
+};
+
+pub(crate) fn store(env: &Env<'_>, names: &StoreVariables) -> Result<StoreAddress, SettingsError> {
+    let ca = env.text(names.ca);
+    if let Some(uri) = env.text(names.uri) {
+        return StoreAddress::from_uri(&uri, ca).map_err(|e| wrong(names.uri, e.message));
     }
-    let Some(host) = env.text(SINK_HOST) else {
-        let expected = format!("postgres://user:password@host:port/database, or {SINK_HOST} and {SINK_USERNAME}");
-        return Err(wrong(SINK_URI, expected));
+    let Some(host) = env.text(names.host) else {
+        let StoreVariables { host, username, .. } = names;
+        let expected = format!("postgres://user:password@host:port/database, or {host} and {username}");
+        return Err(wrong(names.uri, expected));
     };
     let parts = StoreParts {
         host,
-        port: env.optional(SINK_PORT, "a TCP port")?,
-        username: env.required(SINK_USERNAME, "the role to log in as")?,
-        password: env.text(SINK_PASSWORD),
-        database: env.text(SINK_DATABASE),
+        port: env.optional(names.port, "a TCP port")?,
+        username: env.required(names.username, "the role to log in as")?,
+        password: env.text(names.password),
+        database: env.text(names.database),
     };
     Ok(StoreAddress::from_parts(&parts, ca))
 }

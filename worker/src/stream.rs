@@ -79,7 +79,7 @@ pub async fn run(settings: StreamSettings, shutdown: impl Future<Output = ()> + 
 
 /// As [`run`], with health, metrics and status on a socket of the caller's.
 pub async fn run_on(settings: StreamSettings, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
-    let name = connection_name(&settings);
+    let name = settings.identity.connection_name();
     let job = Arc::new(Job::new(settings, name.clone()));
     let stop = CancellationToken::new();
     let served =
@@ -110,13 +110,6 @@ fn leases(job: &Job) -> Leases {
     let random = std::hash::RandomState::new().hash_one(process::id());
     let owner = format!("{}/{random:016x}", job.settings.identity.pod);
     Leases::new(&job.settings.schema, &job.query, &job.revision, owner, job.settings.lease)
-}
-
-fn connection_name(settings: &StreamSettings) -> String {
-    let identity = &settings.identity;
-    let parts = [&identity.namespace, &identity.name, &identity.pod];
-    let named: Vec<&str> = parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    format!("drover-worker {}", named.join("/")).trim_end().to_owned()
 }
 
 /// Waits for a call or for some time; `false` if everything ends.

@@ -28,14 +28,14 @@ pub(crate) const RETURNED: &str = "x-drover-returned";
 const ORIGINAL: &str = "x-drover-original-";
 const ORIGINAL_EXCHANGE: &str = "x-drover-original-exchange";
 const ORIGINAL_ROUTING_KEY: &str = "x-drover-original-routing-key";
-const ORIGINAL_QUEUE: &str = "x-drover-original-queue";
+pub(crate) const ORIGINAL_QUEUE: &str = "x-drover-original-queue";
 const FIRST_FAILURE: &str = "x-drover-first-failure";
-const LAST_FAILURE: &str = "x-drover-last-failure";
+pub(crate) const LAST_FAILURE: &str = "x-drover-last-failure";
 
 /// Longest error in a header, in bytes: headers share a frame.
-const MAX_ERROR: usize = 4096;
+pub(crate) const MAX_ERROR: usize = 4096;
 /// Messages are kept on disk, whatever queue they come to.
-const PERSISTENT: u8 = 2;
+pub(crate) const PERSISTENT: u8 = 2;
 
 /// Who publishes again, and from which queue.
 #[derive(Debug)]
@@ -243,11 +243,11 @@ fn properties(delivery: &Delivery, headers: FieldTable) -> BasicProperties {
     new
 }
 
-fn text(value: &str) -> AMQPValue {
+pub(crate) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-fn cut(text: &str, most: usize) -> &str {
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 

@@ -153,8 +153,7 @@ impl Slot {
             refusals.clear();
             halving.again();
         }
-        for Refusal { item, why, wait, .. } in refusals {
-            let message = items[item].message;
+        for Refusal { message, why, wait, .. } in refusals {
             match wait {
                 None => course.reject(message, why),
                 Some(at_least) => self.try_later(&batch[message], message, why, at_least, course),
@@ -186,10 +185,9 @@ impl Slot {
             let Attempt { ends, unknown_fields, failure, unfinished } = attempt?;
             self.context.meter.unknown_fields.inc_by(unknown_fields);
             for refusal in self.end(batch, course, ends) {
-                let item = items.iter().position(|item| item.message == refusal.message);
-                let item = item.expect("what the sink says is of one of its items");
-                halving.found(item);
-                refusals.push(Refusal { item, ..refusal });
+                let item = items.iter().position(|item| refusal.is_of(item));
+                halving.found(item.expect("what the sink says is of one of its items"));
+                refusals.push(refusal);
             }
             match failure {
                 None if unfinished => self.goes_on(),
@@ -201,7 +199,7 @@ impl Slot {
                     self.goes_on();
                     refusals.extend(halving.refused().map(|item| {
                         let message = items[item].message;
-                        Refusal { item, message, why: rejection, likeness, wait: None }
+                        Refusal { message, why: rejection, likeness, wait: None }
                     }));
                 }
                 Some(Failure::Retry { .. }) if retries < RETRIES => retries += 1,
@@ -239,10 +237,10 @@ impl Slot {
                 End::Repeated => repeated.push(message),
                 End::Rejected(rejection) => course.reject(message, rejection),
                 End::Refused { why, likeness } => {
-                    refusals.push(Refusal { item: 0, message, why, likeness, wait: None });
+                    refusals.push(Refusal { message, why, likeness, wait: None });
                 }
                 End::Later { why, likeness, at_least } => {
-                    refusals.push(Refusal { item: 0, message, why, likeness, wait: Some(at_least) });
+                    refusals.push(Refusal { message, why, likeness, wait: Some(at_least) });
                 }
             }
         }

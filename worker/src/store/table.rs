@@ -65,6 +65,14 @@ pub async fn describe(client: &Client, sink: &PostgresSink) -> Result<TableShape
     catalog::read(client, sink).await
 }
 
+/// `table` or `schema.table` as SQL wants it; `None` where it is neither.
+pub(crate) fn quoted_table(table: &str) -> Option<String> {
+    Some(match drover_crds::resolved::table(table)? {
+        (Some(schema), table) => format!("{}.{}", quoted(schema), quoted(table)),
+        (None, table) => quoted(table),
+    })
+}
+
 /// A name as SQL wants it, whatever is in it.
 #[must_use]
 pub fn quoted(name: &str) -> String {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use drover_crds::query::TICKS_PER_MILLISECOND;
 use lapin::Connection;
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -300,7 +301,8 @@ async fn facts(client: &Client, job: &Job, mut held: Vec<i32>) -> Result<QuerySt
 }
 
 fn partition(row: &Row) -> PartitionStatus {
-    let millis = |n: usize| row.get::<_, Option<i64>>(n).filter(|t| *t != i64::MIN).map(|t| t.div_euclid(10_000));
+    let millis =
+        |n: usize| row.get::<_, Option<i64>>(n).filter(|t| *t != i64::MIN).map(|t| t.div_euclid(TICKS_PER_MILLISECOND));
     PartitionStatus {
         partition: row.get(0),
         generation: row.get(1),

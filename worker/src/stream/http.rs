@@ -2,15 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use axum::{
-    Router,
-    extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{Router, extract::State, response::Response, routing::get};
 
 use super::job::Job;
+use crate::answer;
 
 pub(crate) fn router(job: Arc<Job>) -> Router {
     Router::new()
@@ -22,21 +17,13 @@ pub(crate) fn router(job: Arc<Job>) -> Router {
 }
 
 async fn readyz(State(job): State<Arc<Job>>) -> Response {
-    if job.meter.ready.load(Relaxed) {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
-    }
+    answer::probe(job.meter.ready.load(Relaxed), "not ready\n")
 }
 
 async fn metrics(State(job): State<Arc<Job>>) -> Response {
-    let text = job.meter.text(&job.revision);
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    answer::metrics(job.meter.text(&job.revision))
 }
 
 async fn status(State(job): State<Arc<Job>>) -> Response {
-    match serde_json::to_string(&job.meter.status(&job.revision)) {
-        Ok(json) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    answer::json(&job.meter.status(&job.revision))
 }

@@ -1,5 +1,6 @@
 //! A message of a stream: its offset, its arrival, whether it is a tick, and the texts of its events. Pure.
 
+use drover_crds::query::TICKS_PER_MILLISECOND;
 use lapin::{
     BasicProperties,
     message::Delivery,
@@ -16,7 +17,6 @@ pub const ARRIVAL: &str = "x-drover-arrival";
 /// A message's arrival as the broker stamps it.
 const STAMP: &str = "timestamp_in_ms";
 const OFFSET: &str = "x-stream-offset";
-const TICKS_PER_MILLI: i64 = 10_000;
 
 /// A message that was read.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Message {
 
 /// Milliseconds as ticks of 100 ns, where they are a datetime.
 fn ticks(ms: i64) -> Option<i64> {
-    ms.checked_mul(TICKS_PER_MILLI).and_then(crate::query::clock::valid)
+    ms.checked_mul(TICKS_PER_MILLISECOND).and_then(crate::query::clock::valid)
 }
 
 fn arrival(properties: &BasicProperties) -> Option<i64> {

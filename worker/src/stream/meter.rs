@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -10,7 +9,13 @@ use std::{
     time::Instant,
 };
 
-use super::status::{HoldingStatus, QueryStatus};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::status::{HoldingStatus, PartitionStatus, QueryStatus};
 use crate::ingest::clock;
 
 /// Bodies are weighed over so many.
@@ -24,15 +29,26 @@ struct Holding {
     since: Instant,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartitionLabel {
+    partition: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    partition: i32,
+    outcome: &'static str,
+}
+
 /// Counters and last facts of one worker.
 #[derive(Debug)]
 pub(crate) struct Meter {
     pub(crate) connected: AtomicBool,
     pub(crate) ready: AtomicBool,
-    messages: AtomicU64,
-    batches: AtomicU64,
-    close_errors: AtomicU64,
-    closings: AtomicU64,
+    messages: Counter,
+    batches: Counter,
+    refused_rows: Counter,
+    closings: Counter,
     body: AtomicU64,
     holding: Mutex<BTreeMap<String, Holding>>,
     last: Mutex<QueryStatus>,
@@ -44,10 +60,10 @@ impl Default for Meter {
         Self {
             connected: AtomicBool::default(),
             ready: AtomicBool::default(),
-            messages: AtomicU64::default(),
-            batches: AtomicU64::default(),
-            close_errors: AtomicU64::default(),
-            closings: AtomicU64::default(),
+            messages: Counter::default(),
+            batches: Counter::default(),
+            refused_rows: Counter::default(),
+            closings: Counter::default(),
             body: AtomicU64::default(),
             holding: Mutex::default(),
             last: Mutex::default(),
@@ -64,8 +80,8 @@ impl Meter {
     /// A batch is committed.
     pub(crate) fn committed(&self, messages: usize, bytes: usize) {
         let (messages, bytes) = (messages as u64, bytes as u64);
-        self.messages.fetch_add(messages, Relaxed);
-        self.batches.fetch_add(1, Relaxed);
+        self.messages.inc_by(messages);
+        self.batches.inc();
         if let Some(mean) = bytes.checked_div(messages) {
             let old = self.body.load(Relaxed);
             let new = if old == 0 { mean } else { (old * (WEIGHED - 1) + mean) / WEIGHED };
@@ -80,8 +96,8 @@ impl Meter {
 
     /// A chunk of windows is closed, with so many rows that became dead letters.
     pub(crate) fn closed(&self, dead: u64) {
-        self.closings.fetch_add(1, Relaxed);
-        self.close_errors.fetch_add(dead, Relaxed);
+        self.closings.inc();
+        self.refused_rows.inc_by(dead);
     }
 
     /// A stage waits; said once in the log as long as the reason is the same.
@@ -127,63 +143,48 @@ impl Meter {
         }
     }
 
-    /// Metrics, as `OpenMetrics` text. Those of partitions are the query's, from whichever worker they are read.
+    /// The text of `/metrics`. What is told of partitions is the query's, from whichever worker it is read.
     pub(crate) fn text(&self, revision: &str) -> String {
-        let status = self.status(revision);
+        let (events, lag, lost) = of_partitions(&self.status(revision).partitions);
+        let mut registry = Registry::with_prefix("drover_query");
+        registry.register("messages", "Messages whose batch is committed", self.messages.clone());
+        registry.register("batches", "Batches committed", self.batches.clone());
+        registry.register("closings", "Chunks of windows closed", self.closings.clone());
+        registry.register("refused_rows", "Rows of windows that became dead letters", self.refused_rows.clone());
+        registry.register("events", "Events by what became of them", events);
+        registry.register("lag_milliseconds", "Age of the newest message or tick that was read", lag);
+        registry.register("lost_messages", "Messages that were gone before they were read", lost);
         let mut text = String::new();
-        let own = [
-            ("messages", "Messages whose batch is committed.", self.messages.load(Relaxed)),
-            ("batches", "Batches committed.", self.batches.load(Relaxed)),
-            ("closings", "Chunks of windows closed.", self.closings.load(Relaxed)),
-            ("refused_rows", "Rows of windows that became dead letters.", self.close_errors.load(Relaxed)),
-        ];
-        for (name, help, value) in own {
-            line(&mut text, &format!("# TYPE drover_query_{name} counter\n# HELP drover_query_{name} {help}"));
-            line(&mut text, &format!("drover_query_{name}_total {value}"));
-        }
-        line(
-            &mut text,
-            "# TYPE drover_query_events counter\n# HELP drover_query_events Events by what became of them.",
-        );
-        for p in &status.partitions {
-            let outcomes = [
-                ("on_time", p.on_time),
-                ("adjusted", p.adjusted),
-                ("dropped", p.dropped),
-                ("dead_lettered", p.dead_lettered),
-            ];
-            for (outcome, n) in outcomes {
-                let labels = format!("partition=\"{}\",outcome=\"{outcome}\"", p.partition);
-                line(&mut text, &format!("drover_query_events_total{{{labels}}} {n}"));
-            }
-        }
-        let now = clock::today().as_millisecond();
-        gauge(&mut text, &status, "lag_milliseconds", "Age of the newest message or tick that was read.", |p| {
-            p.read_at_millis.map(|at| now - at)
-        });
-        gauge(&mut text, &status, "lost_messages", "Messages that were gone before they were read.", |p| Some(p.lost));
-        line(&mut text, "# EOF");
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &registry);
         text
     }
 }
 
-fn gauge(
-    text: &mut String,
-    status: &QueryStatus,
-    name: &str,
-    help: &str,
-    value: impl Fn(&super::status::PartitionStatus) -> Option<i64>,
-) {
-    line(text, &format!("# TYPE drover_query_{name} gauge\n# HELP drover_query_{name} {help}"));
-    for p in &status.partitions {
-        if let Some(value) = value(p) {
-            line(text, &format!("drover_query_{name}{{partition=\"{}\"}} {value}", p.partition));
-        }
-    }
-}
+type Events = Family<EventLabels, Counter>;
+type Partitions = Family<PartitionLabel, Gauge>;
 
-fn line(text: &mut String, line: &str) {
-    writeln!(text, "{line}").expect("a String takes everything");
+/// Events, lag and loss as the store has them.
+fn of_partitions(partitions: &[PartitionStatus]) -> (Events, Partitions, Partitions) {
+    let (events, lag, lost) = (Events::default(), Partitions::default(), Partitions::default());
+    let now = clock::today().as_millisecond();
+    for p in partitions {
+        let partition = p.partition;
+        let outcomes = [
+            ("on_time", p.on_time),
+            ("adjusted", p.adjusted),
+            ("dropped", p.dropped),
+            ("dead_lettered", p.dead_lettered),
+        ];
+        for (outcome, n) in outcomes {
+            events.get_or_create(&EventLabels { partition, outcome }).inc_by(u64::try_from(n).unwrap_or(0));
+        }
+        if let Some(at) = p.read_at_millis {
+            lag.get_or_create(&PartitionLabel { partition }).set(now - at);
+        }
+        lost.get_or_create(&PartitionLabel { partition }).set(p.lost);
+    }
+    (events, lag, lost)
 }
 
 #[cfg(test)]
@@ -198,6 +199,27 @@ mod tests {
         assert_eq!(meter.status("r").holding[0].message, "two");
         meter.go_on("close");
         assert!(meter.status("r").holding.is_empty());
+    }
+
+    #[test]
+    fn metrics_have_their_usual_names() {
+        let meter = Meter::default();
+        meter.committed(3, 30);
+        meter.saw(QueryStatus {
+            partitions: vec![PartitionStatus { partition: 1, on_time: 2, lost: 4, ..PartitionStatus::default() }],
+            ..QueryStatus::default()
+        });
+        let text = meter.text("r");
+        for line in [
+            "drover_query_messages_total 3",
+            "drover_query_batches_total 1",
+            "drover_query_events_total{partition=\"1\",outcome=\"on_time\"} 2",
+            "drover_query_lost_messages{partition=\"1\"} 4",
+            "# HELP drover_query_closings Chunks of windows closed.",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("drover_query_lag_milliseconds{"), "nothing was read yet");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod reader;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
+use drover_crds::query::TICKS_PER_MILLISECOND;
 use lapin::{
     BasicProperties, Channel,
     types::{AMQPValue, FieldTable},
@@ -40,7 +41,6 @@ const BATCH_BYTES: usize = 8 << 20;
 const BATCH_CELLS: usize = 30_000;
 /// The engine is asked for its size after so many messages.
 const LOOK: usize = 256;
-const TICKS_PER_MILLI: i64 = 10_000;
 
 /// Why the work on a partition ended.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl Partition {
         if message.tick.is_some() {
             self.ticked = self.heard;
         }
-        self.intake.take(message, clock::today().as_millisecond() * TICKS_PER_MILLI, batch);
+        self.intake.take(message, clock::today().as_millisecond() * TICKS_PER_MILLISECOND, batch);
     }
 
     async fn fill(&mut self, job: &Job, batch: &mut Batch) -> Result<(), End> {

@@ -8,14 +8,13 @@ use lapin::{
 use tokio_postgres::{Client, Error, Row};
 
 use super::{job::Job, settings::Output};
-use crate::ingest::publisher::{Outgoing, PublishError, Publisher, Receipt};
+use crate::ingest::{
+    envelope::{LAST_FAILURE, MAX_ERROR, ORIGINAL_QUEUE, PERSISTENT, cut, text},
+    publisher::{Outgoing, PublishError, Publisher, Receipt},
+};
 
 /// Most messages of a transaction.
 const MOST: i64 = 200;
-/// Messages are kept on disk.
-const PERSISTENT: u8 = 2;
-/// Longest error in a header, in bytes: headers share a frame.
-const MAX_ERROR: usize = 4096;
 /// Key of dead letters on the query's exchange.
 pub const DEAD: &str = "dead";
 
@@ -116,10 +115,6 @@ fn refused(waiting: &[Waiting], receipts: &[Receipt]) -> Option<RelayError> {
     })
 }
 
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(value.into())
-}
-
 fn dead_letter(job: &Job, row: &Row) -> Waiting {
     let (id, part, offset): (i64, Option<i32>, Option<i64>) = (row.get(0), row.get(1), row.get(2));
     let (message_id, stage, reason): (Option<String>, String, String) = (row.get(3), row.get(4), row.get(5));
@@ -130,15 +125,15 @@ fn dead_letter(job: &Job, row: &Row) -> Waiting {
     };
     set("x-drover-stage", text(&stage));
     set("x-drover-reason", text(&reason));
-    set("x-drover-error", text(&error[..error.floor_char_boundary(MAX_ERROR)]));
+    set("x-drover-error", text(cut(&error, MAX_ERROR)));
     set("x-drover-class", text("content"));
     set("x-drover-revision", text(&job.revision));
     set("x-drover-query", text(&job.query));
-    set("x-drover-last-failure", text(&failed));
+    set(LAST_FAILURE, text(&failed));
     // Equal in a copy that is published once more.
     set("x-drover-dead-letter", AMQPValue::LongLongInt(id));
     if let (Some(part), Some(offset)) = (part, offset) {
-        set("x-drover-original-queue", text(&job.settings.stream_of(part)));
+        set(ORIGINAL_QUEUE, text(&job.settings.stream_of(part)));
         set("x-drover-original-offset", AMQPValue::LongLongInt(offset));
     }
     let mut properties = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);

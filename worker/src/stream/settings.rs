@@ -12,8 +12,8 @@ use serde::Deserialize;
 use crate::{
     hub::HubAddress,
     query::{Tolerance, resolve_tolerance},
-    settings::{self, Env, Identity, SettingsError, name, wrong},
-    store::{StoreAddress, StoreParts},
+    settings::{self, Env, Identity, SettingsError, StoreVariables, name, wrong},
+    store::StoreAddress,
 };
 
 /// The streams are named by it, `-0` and up.
@@ -54,6 +54,17 @@ pub const BATCH_MESSAGES: &str = "DROVER_BATCH_MESSAGES";
 pub const BATCH_MILLIS: &str = "DROVER_BATCH_MILLIS";
 /// Starts of one message alone after which it is skipped as what ends workers.
 pub const RETRY_ATTEMPTS: &str = "DROVER_RETRY_ATTEMPTS";
+
+/// Those that say where the store is.
+const OF_STORE: StoreVariables = StoreVariables {
+    uri: STORE_URI,
+    host: STORE_HOST,
+    port: STORE_PORT,
+    username: STORE_USERNAME,
+    password: STORE_PASSWORD,
+    database: STORE_DATABASE,
+    ca: STORE_CA,
+};
 
 /// Default of [`STORE_SCHEMA`].
 pub const DEFAULT_SCHEMA: &str = "drover";
@@ -155,7 +166,7 @@ impl StreamSettings {
         Ok(Self {
             identity: settings::identity(&env),
             hub: settings::hub(&env)?,
-            store: store(&env)?,
+            store: settings::store(&env, &OF_STORE)?,
             schema: env.text(STORE_SCHEMA).unwrap_or_else(|| DEFAULT_SCHEMA.to_owned()),
             partitions: env.positive(PARTITIONS, resolved::PARTITIONS)?.into(),
             exchange: name(
@@ -247,23 +258,4 @@ fn resolve(output: &str, spec: &OutputSpec, expected: &str) -> Result<Output, Se
         }
         _ => Err(wrong(OUTPUTS, format!("{output}: {expected}"))),
     }
-}
-
-fn store(env: &Env<'_>) -> Result<StoreAddress, SettingsError> {
-    let ca = env.text(STORE_CA);
-    if let Some(uri) = env.text(STORE_URI) {
-        return StoreAddress::from_uri(&uri, ca).map_err(|e| wrong(STORE_URI, e.message));
-    }
-    let Some(host) = env.text(STORE_HOST) else {
-        let expected = format!("postgres://user:password@host:port/database, or {STORE_HOST} and {STORE_USERNAME}");
-        return Err(wrong(STORE_URI, expected));
-    };
-    let parts = StoreParts {
-        host,
-        port: env.optional(STORE_PORT, "a TCP port")?,
-        username: env.required(STORE_USERNAME, "the role to log in as")?,
-        password: env.text(STORE_PASSWORD),
-        database: env.text(STORE_DATABASE),
-    };
-    Ok(StoreAddress::from_parts(&parts, ca))
 }

@@ -3,12 +3,11 @@
 use drover_crds::{
     api::PostgresSink,
     query::{Aggregate, AggregateKind, BinaryOp, Expr, Function, Item, Literal, Plan, Step, StepKind, Type},
-    resolved,
 };
 use tokio_postgres::Client;
 
 use super::schema::{self, SchemaError};
-use crate::store::table::{self, TableProblem, TableShape, quoted};
+use crate::store::table::{self, TableProblem, TableShape, quoted, quoted_table};
 
 /// An output's table cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -239,10 +238,7 @@ async fn make(client: &Client, table: &str, columns: &[(String, &'static str)]) 
         let why = "the query has a column without a name: give it one with AS".to_owned();
         return Err(TableError::Unfit { table: table.to_owned(), why });
     }
-    let name = match resolved::table(table) {
-        Some((Some(schema), table)) => format!("{}.{}", quoted(schema), quoted(table)),
-        _ => quoted(table),
-    };
+    let name = quoted_table(table).unwrap_or_else(|| quoted(table));
     let list: Vec<String> = columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name))).collect();
     let create = format!("CREATE TABLE IF NOT EXISTS {name} ({})", list.join(", "));
     schema::lock(client).await?;

@@ -13,8 +13,6 @@ use super::super::{
 /// A message that the sink refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// Its place among the items.
-    pub(super) item: usize,
     /// Its place in the batch.
     pub(super) message: usize,
     pub(super) why: Rejection,

@@ -1,9 +1,9 @@
 //! The catalog's facts about one table.
 
-use drover_crds::{api::PostgresSink, resolved};
+use drover_crds::api::PostgresSink;
 use tokio_postgres::{Client, Row};
 
-use super::{TableProblem, TableReason, quoted};
+use super::{TableProblem, TableReason, quoted_table};
 use crate::store::StoreReason;
 
 /// A table as the role that asks sees it.
@@ -125,10 +125,7 @@ pub(super) async fn read(client: &Client, sink: &PostgresSink) -> Result<TableSh
         message: format!("table {} does not exist: create it, or correct sink.postgres.table", sink.table),
         source: None,
     };
-    let name = match resolved::table(&sink.table).ok_or_else(missing)? {
-        (Some(schema), table) => format!("{}.{}", quoted(schema), quoted(table)),
-        (None, table) => quoted(table),
-    };
+    let name = quoted_table(&sink.table).ok_or_else(missing)?;
     let failed = |error| unreadable(sink, error);
     let found = client.query_typed(TABLE, &[(&name, Type::TEXT)]).await.map_err(failed)?;
     let Some(table) = found.first() else { return Err(missing()) };
