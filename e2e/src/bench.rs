@@ -11,9 +11,6 @@ pub mod slow_messages;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::NAME;
-use crate::trial::Trial;
-
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bench {
@@ -117,18 +114,6 @@ pub struct Figure {
     pub aim: String,
     /// It is.
     pub met: bool,
-}
-
-/// Each row takes so long to write from now on.
-async fn slow(t: &Trial, seconds: f64) -> Result<()> {
-    let function = format!(
-        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return new; end $$"
-    );
-    t.store.owner.run(&function).await?;
-    t.store
-        .owner
-        .run(&format!("create trigger slow before insert on {NAME} for each row execute function slow()"))
-        .await
 }
 
 /// The value in the middle; the lower one of an even number. Zero of none.

@@ -125,7 +125,8 @@ impl Publisher {
                     while waiting.len() < WINDOW && (!todo.is_empty() || *begun < due) {
                         let number = todo.pop_front().unwrap_or_else(|| { *begun += 1; *begun - 1 });
                         waiting.push(number);
-                        let confirm = publish(channel, number).await?;
+                        let key = format!("devices.{}", number % 20);
+                        let confirm = publish(channel, &key, &message(number)).await?;
                         confirms.push(async move { (number, taken(confirm).await) });
                     }
                 }
@@ -143,17 +144,15 @@ impl Publisher {
     }
 }
 
-async fn publish(channel: &Channel, number: u32) -> Result<PublisherConfirm> {
+/// Publishes a message as devices do, to be kept on disk.
+pub(crate) async fn publish(channel: &Channel, key: &str, body: &[u8]) -> Result<PublisherConfirm> {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default().with_delivery_mode(2);
-    let key = format!("devices.{}", number % 20);
-    channel
-        .basic_publish("amq.topic".into(), key.into(), options, &message(number), properties)
-        .await
-        .context("not published")
+    channel.basic_publish("amq.topic".into(), key.into(), options, body, properties).await.context("not published")
 }
 
-async fn taken(confirm: PublisherConfirm) -> Result<()> {
+/// Waits until a queue has it.
+pub(crate) async fn taken(confirm: PublisherConfirm) -> Result<()> {
     let confirmation = confirm.await.context("not confirmed")?;
     if !confirmation.is_ack() {
         bail!("refused by the hub");

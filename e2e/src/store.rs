@@ -51,6 +51,15 @@ impl Session {
     }
 }
 
+/// What takes its time in a table that was slowed down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Each {
+    /// Every row that is written.
+    Row,
+    /// Every statement, however many rows it writes.
+    Statement,
+}
+
 /// The database.
 #[derive(Debug)]
 pub struct Store {
@@ -98,6 +107,20 @@ impl Store {
     /// Lets the workers' role write rows of a table.
     pub async fn grant(&self, table: &str) -> Result<()> {
         self.owner.run(&format!("grant select, insert, update on {table} to {}", self.worker)).await
+    }
+
+    /// Writing to a table takes so long from now on.
+    pub async fn slow(&self, table: &str, each: Each, seconds: f64) -> Result<()> {
+        let each = match each {
+            Each::Row => "row",
+            Each::Statement => "statement",
+        };
+        let statements = format!(
+            "create or replace function slow() returns trigger language plpgsql as \
+             $$ begin perform pg_sleep({seconds}); return new; end $$; \
+             create or replace trigger slow before insert on {table} for each {each} execute function slow()"
+        );
+        self.owner.run(&statements).await
     }
 
     /// Ends the workers' connections, as a failover would.

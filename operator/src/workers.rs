@@ -10,6 +10,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use k8s_openapi::api::core::v1::Pod;
 
 use crate::names;
 
@@ -35,6 +36,18 @@ impl Default for Workers {
             client: Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_mins(1)).build(connector),
         }
     }
+}
+
+/// True if a pod runs and is not told to end.
+pub(crate) fn is_running(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Name and address of a pod that runs: where its worker can be asked.
+pub(crate) fn reachable(pod: &Pod) -> Option<(String, String)> {
+    let address = pod.status.as_ref()?.pod_ip.clone().filter(|_| is_running(pod))?;
+    Some((pod.metadata.name.clone()?, address))
 }
 
 impl Workers {

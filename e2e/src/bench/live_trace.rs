@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use drover_crds::api::IngestPipeline;
 use k8s_openapi::api::apps::v1::Deployment;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel};
+use lapin::Channel;
+use lapin::options::ConfirmSelectOptions;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{Figure, Outcome, slow};
+use super::{Figure, Outcome};
 use crate::pipeline::{NAME, SEEN, manifest};
+use crate::publisher;
+use crate::store::Each;
 use crate::trial::{Trial, lone_trial};
 use crate::until::until;
 
@@ -49,7 +51,7 @@ pub async fn run() -> Result<Outcome> {
             .owner
             .run(&format!("alter table {NAME} alter column received_at set default clock_timestamp()"))
             .await?;
-        slow(t, 1.0 / PER_WORKER).await?;
+        t.store.slow(NAME, Each::Row, 1.0 / PER_WORKER).await?;
         let (published, course) = replay(t).await?;
         until(SEEN * 4, async || {
             let there = t.store.admin.number(&format!("select count(*) from {NAME}")).await?;
@@ -140,12 +142,5 @@ async fn publish(channel: &Channel, number: u32) -> Result<()> {
     #[expect(clippy::disallowed_methods, reason = "a message carries when it was published: time enters here")]
     let now = jiff::Timestamp::now().as_millisecond();
     let body = json!({ "id": format!("m-{number:06}"), "deviceId": "d", "timestamp": now, "payloads": {} }).to_string();
-    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let properties = BasicProperties::default().with_delivery_mode(2);
-    channel
-        .basic_publish("amq.topic".into(), "devices.d".into(), options, body.as_bytes(), properties)
-        .await?
-        .await
-        .context("not confirmed")
-        .map(drop)
+    publisher::taken(publisher::publish(channel, "devices.d", body.as_bytes()).await?).await
 }

@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Figure, Outcome, slow};
+use super::{Figure, Outcome};
 use crate::pipeline::{NAME, manifest};
+use crate::store::Each;
 use crate::trial::lone_trial;
 use crate::until::within;
 
@@ -27,7 +28,7 @@ pub async fn run() -> Result<Outcome> {
         pipeline["spec"]["scaling"] = json!({ "maxReplicas": WORKERS });
         pipeline["spec"]["worker"] = json!({ "concurrency": 1 });
         t.telemetry_as(&pipeline).await?;
-        slow(t, EACH).await?;
+        t.store.slow(NAME, Each::Row, EACH).await?;
         let began = Instant::now();
         t.publish(0..MESSAGES).await?;
         within(Duration::from_secs_f64(ideal * 10.0), async || {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use drover_crds::api::IngestPipeline;
 use drover_e2e::pipeline::{FLOW, NAME, SEEN, manifest};
+use drover_e2e::store::Each;
 use drover_e2e::trial::{Trial, trial};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::DeleteParams;
@@ -77,7 +78,7 @@ async fn drain_then_delete_writes_what_is_left_and_then_takes_the_queues() -> Re
     trial("drain", async |t| {
         t.telemetry_as(&with_policy("DrainThenDelete")).await?;
         // Slow enough that the deletion finds messages that wait.
-        t.store.owner.run(&slow(NAME, 0.2)).await?;
+        t.store.slow(NAME, Each::Statement, 0.2).await?;
         t.publish(0..2_000).await?;
         delete(t, SEEN).await?;
         ensure!(queues(t).await? == (None, None), "{:?}", queues(t).await?);
@@ -112,12 +113,4 @@ async fn a_hub_that_is_gone_does_not_keep_a_namespace() -> Result<()> {
         t.remove_namespace(SEEN).await
     })
     .await
-}
-
-/// A store that takes its time for each statement.
-fn slow(table: &str, seconds: f64) -> String {
-    format!(
-        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return null; end $$; \
-         create trigger slow before insert on {table} for each statement execute function slow()"
-    )
 }

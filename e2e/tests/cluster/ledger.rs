@@ -11,6 +11,7 @@ use drover_crds::resolved::WORKER_PORT;
 use drover_e2e::pipeline::{NAME, READY, SEEN, manifest};
 use drover_e2e::publisher::Publisher;
 use drover_e2e::sigkill::sigkill;
+use drover_e2e::store::Each;
 use drover_e2e::trial::{Trial, lone_trial};
 use drover_e2e::until::until;
 use drover_e2e::{operator, shell};
@@ -60,11 +61,6 @@ async fn held(t: &Trial) -> Result<(Vec<Pod>, Held)> {
         held.insert(name, number("inFlight")? + number("held")?);
     }
     Ok((pods, held))
-}
-
-/// The server takes this long for each statement, so that messages are on their way when a fault strikes.
-async fn slow_down(t: &Trial, seconds: f64) -> Result<()> {
-    t.store.owner.run(&format!("create or replace function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return null; end $$")).await
 }
 
 /// Waits until enough is unacknowledged.
@@ -151,15 +147,12 @@ async fn balances(t: &Trial, plan: &Plan) -> Result<()> {
     manifest["spec"]["scaling"]["replicas"] = WORKERS.into();
     manifest["spec"]["source"]["prefetch"] = 2_000.into();
     t.telemetry_as(&manifest).await?;
-    slow_down(t, 0.5).await?;
-    t.store
-        .owner
-        .run(&format!("create trigger slow before insert on {NAME} for each statement execute function slow()"))
-        .await?;
+    // So that messages are on their way when a fault strikes.
+    t.store.slow(NAME, Each::Statement, 0.5).await?;
     let publisher = Publisher::new(plan.messages, plan.over);
     let faults = async {
         let struck = strike_all(t, &publisher, plan).await;
-        slow_down(t, 0.0).await?;
+        t.store.slow(NAME, Each::Statement, 0.0).await?;
         struck
     };
     let (flow, struck) = tokio::join!(publisher.run(&t.hub), faults);

@@ -7,6 +7,7 @@ use drover_crds::api::IngestPipeline;
 use drover_e2e::cluster::is_ready;
 use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest};
 use drover_e2e::shell;
+use drover_e2e::store::Each;
 use drover_e2e::trial::{Trial, lone_trial, trial};
 use drover_e2e::until::{throughout, until};
 use kube::ResourceExt;
@@ -144,11 +145,7 @@ async fn busy_workers_survive_a_scale_down() -> Result<()> {
         pipeline["spec"]["worker"] = json!({ "concurrency": 1 });
         pipeline["spec"]["source"]["prefetch"] = json!(1);
         t.telemetry_as(&pipeline).await?;
-        let slow = "create function slow() returns trigger language plpgsql as \
-                    $$ begin perform pg_sleep(20); return new; end $$";
-        t.store.admin.run(slow).await?;
-        let trigger = format!("create trigger slow before insert on {NAME} for each row execute function slow()");
-        t.store.admin.run(&trigger).await?;
+        t.store.slow(NAME, Each::Row, 20.0).await?;
         workers(t, READY * 2, 10).await?;
         t.publish(0..3).await?;
         until(FLOW, async || {

@@ -28,6 +28,7 @@ use crate::{
     scaling::Decision,
     secrets::{Data, hub_address, store_address},
     store::Trust,
+    workers::reachable,
 };
 
 /// Digits of the secrets' digest: enough to tell a rotation, too few to guess a password by.
@@ -161,7 +162,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
             return None;
         }
         let names: Vec<String> = (1..=SUSPECT_STEPS).map(|step| suspects_queue(&pipeline.queue, step)).collect();
-        ctx.hubs.at(&hub.0, instant).waiting(&names).await.ok()
+        shared.waiting(&names).await.ok()
     };
     let (queues, table, suspects) = futures::join!(queues, table, suspects);
     seen.suspects = suspects;
@@ -323,11 +324,6 @@ pub(super) async fn all_idle(ctx: &Context, pods: &[Arc<Pod>]) -> bool {
 
 /// What the pods that run say of themselves.
 async fn workers(ctx: &Context, pods: &[Arc<Pod>]) -> Vec<Worker> {
-    let reachable = pods.iter().filter_map(|p| {
-        let status = p.status.as_ref()?;
-        let runs = status.phase.as_deref() == Some("Running") && p.metadata.deletion_timestamp.is_none();
-        Some((p.name_any(), status.pod_ip.clone().filter(|_| runs)?))
-    });
-    let answers = ctx.workers.ask(reachable.collect()).await;
+    let answers = ctx.workers.ask(pods.iter().filter_map(|pod| reachable(pod)).collect()).await;
     answers.into_iter().map(|(pod, status)| Worker { pod, status }).collect()
 }

@@ -1,6 +1,6 @@
 //! Workers for suspects: started from zero when there are some, and back to zero when there are none. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use drover_crds::resolved::{Pipeline, SUSPECT_STEPS, suspects_key};
 use drover_worker::{settings as var, status::WorkerStatus};
@@ -17,7 +17,7 @@ use super::{
     size,
     snapshot::Snapshot,
 };
-use crate::names;
+use crate::{names, workers::is_running};
 
 /// Suspects for which one more worker is started: those of one lost worker with the usual prefetch.
 const EACH: u32 = 200;
@@ -57,7 +57,7 @@ pub(super) fn deployments(
 }
 
 fn current(seen: &Snapshot, step: u8) -> Option<i32> {
-    let own = |d: &&std::sync::Arc<Deployment>| self::step(d.metadata.labels.as_ref()) == Some(step);
+    let own = |d: &&Arc<Deployment>| self::step(d.metadata.labels.as_ref()) == Some(step);
     let found = seen.owned.suspects.iter().find(own)?;
     Some(found.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0))
 }
@@ -80,11 +80,8 @@ fn is_busy(seen: &Snapshot, step: u8) -> bool {
     let role = suspects_key(step);
     let answers: Vec<&WorkerStatus> =
         seen.workers.iter().filter_map(|worker| worker.status.as_ref()).filter(|status| status.role == role).collect();
-    let running = |pod: &&std::sync::Arc<Pod>| {
-        let runs = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
-        runs && self::step(pod.metadata.labels.as_ref()) == Some(step) && pod.metadata.deletion_timestamp.is_none()
-    };
-    let pods = seen.owned.pods.iter().filter(running).count();
+    let own = |pod: &&Arc<Pod>| self::step(pod.metadata.labels.as_ref()) == Some(step) && is_running(pod);
+    let pods = seen.owned.pods.iter().filter(own).count();
     pods > answers.len() || answers.iter().any(|worker| worker.in_flight > 0 || worker.held > 0)
 }
 

@@ -89,13 +89,6 @@ fn worker(pod: String, status: &WorkerStatus) -> Worker {
     }
 }
 
-/// Name and address of a pod that runs and is not told to end.
-pub(super) fn reachable(pod: &Pod) -> Option<(String, String)> {
-    let status = pod.status.as_ref()?;
-    let runs = status.phase.as_deref() == Some("Running") && pod.metadata.deletion_timestamp.is_none();
-    Some((pod.metadata.name.clone()?, status.pod_ip.clone().filter(|_| runs)?))
-}
-
 /// True if a pod is one of those that read a pipeline's source.
 pub(super) fn belongs(pod: &Pod, namespace: &str, pipeline: &str) -> bool {
     let label = |name| pod.metadata.labels.as_ref().and_then(|l| l.get(name)).map(String::as_str);

@@ -12,6 +12,7 @@ use crate::{
     context::now,
     hub::{Depths, Hub},
     scaling::{Depth, Reason, Sample, decide},
+    workers::reachable,
 };
 
 /// Time between looks.
@@ -98,7 +99,7 @@ impl Entry {
         let subject = &self.subject;
         let labels = &subject.labels;
         let pods = subject.pods.state_filter(|p| facts::belongs(p, &labels.namespace, &labels.name));
-        let pods: Vec<_> = pods.iter().filter_map(|p| facts::reachable(p)).collect();
+        let pods: Vec<_> = pods.iter().filter_map(|p| reachable(p)).collect();
         self.running = u32::try_from(pods.len()).unwrap_or(u32::MAX);
         let answer = if pods.is_empty() { Some(self.poll.nobody()) } else { self.poll.take() };
         let silent = answer.as_ref().map_or(0, |(_, silent)| *silent);
