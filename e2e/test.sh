@@ -6,7 +6,7 @@
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
 export CARGO_TARGET_DIR=$TARGET PATH=$BIN:$PATH CARGO_TERM_COLOR=never
-services=(broker store)   # test targets that need the hub or the store of the tests
+services=(broker store stream) # test targets that need the hub or the store of the tests
 on_cluster=(cluster)      # and those that need a cluster
 results=$(mktemp)
 failed='' started=''

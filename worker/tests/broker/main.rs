@@ -17,3 +17,8 @@ mod restarts;
 mod server;
 mod surroundings;
 mod upsert;
+
+#[path = "../services/reach.rs"]
+mod reach;
+#[path = "../services/variables.rs"]
+mod variables;

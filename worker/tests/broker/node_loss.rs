@@ -1,6 +1,6 @@
 //! Workers that die with what they held: everything goes by the suspects, and nobody innocent is dead-lettered.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use drover_worker::{hub, settings};
 use futures::future::try_join_all;
@@ -10,7 +10,10 @@ use lapin::{
     types::FieldTable,
 };
 
-use crate::surroundings::{APPEND, Lane, Worker, env, eventually, file, header, hub as address, one};
+use crate::{
+    process::command,
+    surroundings::{APPEND, Lane, Worker, env, eventually, header, hub as address, one},
+};
 
 const COLUMNS: &str = "message_id text PRIMARY KEY, n bigint";
 
@@ -19,16 +22,8 @@ struct Process(Child);
 
 impl Process {
     fn start(lane: &Lane, role: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_drover-worker"));
+        let mut command = command(lane);
         command
-            .arg("ingest")
-            .env(settings::HUB_URI, env("DROVER_TEST_HUB_URI"))
-            .env(settings::HUB_CA, file("DROVER_TEST_CA"))
-            .env(settings::SOURCE_QUEUE, &lane.name)
-            .env(settings::SINK, APPEND.replace("TABLE", &lane.name))
-            .env(settings::SINK_URI, env("DROVER_TEST_STORE_WORKER_URI"))
-            .env(settings::SINK_CA, file("DROVER_TEST_CA"))
-            .env(settings::LISTEN, "127.0.0.1:0")
             .env(settings::SUSPECTS, "true")
             .env(settings::ROLE, role)
             .env(settings::REVISION, "r1")

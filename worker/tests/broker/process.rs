@@ -8,7 +8,8 @@ use crate::surroundings::{APPEND, Lane, env, eventually, file};
 
 const COLUMNS: &str = "message_id text PRIMARY KEY, n bigint";
 
-fn command(lane: &Lane) -> Command {
+/// A worker of the lane as a process, to be told more.
+pub(crate) fn command(lane: &Lane) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drover-worker"));
     command
         .arg("ingest")

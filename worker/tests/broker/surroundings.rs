@@ -3,45 +3,33 @@
 use std::{future::Future, process::Command, time::Duration};
 
 use drover_worker::{
-    hub::{self, HubAddress},
+    hub::connect,
     ingest,
     settings::{self, Settings},
     status::WorkerStatus,
     store::{self, StoreAddress},
-    tls::Material,
 };
 use futures::future::try_join_all;
 use lapin::{
     BasicProperties, Channel, Connection, ExchangeKind,
     message::BasicGetMessage,
     options::{
-        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
-        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_postgres::Client;
+
+use crate::reach::{get, take, within};
+pub(crate) use crate::{
+    reach::hub,
+    variables::{env, file},
+};
 
 /// Whatever is waited for comes within this, or never.
 const PATIENCE: Duration = Duration::from_secs(40);
-
-pub(crate) fn env(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: make test-hub sets it"))
-}
-
-pub(crate) fn file(name: &str) -> String {
-    std::fs::read_to_string(env(name)).unwrap()
-}
-
-pub(crate) fn hub(uri: &str) -> HubAddress {
-    HubAddress { uri: uri.to_owned(), tls: Material { ca: Some(file("DROVER_TEST_CA")), ..Material::default() } }
-}
 
 /// The store's superuser.
 pub(crate) async fn admin() -> Client {
@@ -56,16 +44,8 @@ pub(crate) async fn one(sql: &str) -> String {
 }
 
 /// Asks until the answer is right.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let asking = async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never: {what}"))
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
+    within(PATIENCE, what, ask).await
 }
 
 /// What belongs to one test.
@@ -100,7 +80,7 @@ impl Lane {
     pub(crate) async fn again(name: &str) -> Self {
         let address = StoreAddress::from_uri(&env("DROVER_TEST_STORE_URI"), Some(file("DROVER_TEST_CA"))).unwrap();
         let owner = store::connect(&address, "drover-test").await.unwrap();
-        let connection = hub::connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
+        let connection = connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         Self { name: name.to_owned(), owner, channel, connection }
@@ -270,12 +250,7 @@ impl Lane {
 
     /// Takes everything out of a queue.
     pub(crate) async fn take(&self, queue: &str) -> Vec<BasicGetMessage> {
-        let mut taken = Vec::new();
-        while let Some(message) = self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap()
-        {
-            taken.push(message);
-        }
-        taken
+        take(&self.channel, queue).await
     }
 
     pub(crate) async fn dead_letters(&self) -> Vec<BasicGetMessage> {
@@ -364,13 +339,7 @@ impl Worker {
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        get(self.address, path).await
     }
 
     pub(crate) async fn status(&self) -> WorkerStatus {

@@ -3,3 +3,6 @@
 mod connect;
 mod surroundings;
 mod table;
+
+#[path = "../services/variables.rs"]
+mod variables;

@@ -3,13 +3,7 @@
 use drover_worker::store::{self, StoreAddress};
 use tokio_postgres::Client;
 
-pub(crate) fn env(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: make test-hub sets it"))
-}
-
-pub(crate) fn file(name: &str) -> String {
-    std::fs::read_to_string(env(name)).unwrap()
-}
+pub(crate) use crate::variables::{env, file};
 
 pub(crate) fn address(variable: &str) -> StoreAddress {
     StoreAddress::from_uri(&env(variable), Some(file("DROVER_TEST_CA"))).unwrap()

@@ -10,3 +10,8 @@ mod process;
 mod revisions;
 mod surroundings;
 mod time;
+
+#[path = "../services/reach.rs"]
+mod reach;
+#[path = "../services/variables.rs"]
+mod variables;

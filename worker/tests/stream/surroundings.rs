@@ -3,59 +3,38 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use drover_worker::{
-    hub::{self, HubAddress},
+    hub::connect,
     query::{Decoder, Engine},
     settings,
     store::{self, StoreAddress},
     stream::{self, ARRIVAL, DEAD, TICK, settings as names, settings::StreamSettings, status::QueryStatus},
-    tls::Material,
 };
 use futures::{StreamExt, future::try_join_all};
 use lapin::{
     BasicProperties, Channel, Connection, ExchangeKind,
     message::{BasicGetMessage, Delivery},
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
-        ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
 use serde_json::{Value, value::RawValue};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_postgres::Client;
+
+use crate::reach::{get, take, within};
+pub(crate) use crate::{
+    reach::hub,
+    variables::{env, file},
+};
 
 /// Whatever is waited for comes within this, or never.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-pub(crate) fn env(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: make test-hub sets it"))
-}
-
-pub(crate) fn file(name: &str) -> String {
-    std::fs::read_to_string(env(name)).unwrap()
-}
-
-fn hub(uri: &str) -> HubAddress {
-    HubAddress { uri: uri.to_owned(), tls: Material { ca: Some(file("DROVER_TEST_CA")), ..Material::default() } }
-}
-
 /// Asks until the answer is right.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let asking = async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never: {what}"))
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
+    within(PATIENCE, what, ask).await
 }
 
 /// An event on its way to a partition.
@@ -92,7 +71,7 @@ impl Lane {
     /// Streams, exchange and dead-letter queue as the operator declares them, all empty; no schema.
     pub(crate) async fn new(name: &str, partitions: i32) -> Self {
         let owner = Self::client().await;
-        let connection = hub::connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
+        let connection = connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let lane = Self { name: name.to_owned(), partitions, owner, channel, connection };
@@ -237,12 +216,7 @@ impl Lane {
 
     /// Takes everything out of a queue.
     pub(crate) async fn take(&self, queue: &str) -> Vec<BasicGetMessage> {
-        let mut taken = Vec::new();
-        while let Some(message) = self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap()
-        {
-            taken.push(message);
-        }
-        taken
+        take(&self.channel, queue).await
     }
 
     /// Waits for so many dead letters.
@@ -373,13 +347,7 @@ impl Worker {
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        get(self.address, path).await
     }
 
     pub(crate) async fn status(&self) -> QueryStatus {
