@@ -4,13 +4,13 @@ pub(crate) mod admit;
 mod cleanup;
 mod decide;
 mod observe;
-mod outside;
+pub mod outside;
 mod reconcile;
 mod render;
 mod report;
 pub mod scale;
 mod snapshot;
-mod wake;
+pub mod wake;
 mod watch;
 
 use std::sync::Arc;

@@ -240,7 +240,9 @@ async fn declare_stream(channel: &Channel, stream: &Queue) -> Result<(), Problem
     let name = &stream.name;
     let limits = ["x-max-age", "x-max-length-bytes", "x-stream-max-segment-size-bytes"];
     let differs = |text: &str| {
-        if limits.iter().any(|a| text.contains(&format!("inequivalent arg '{a}'"))) {
+        // A queue that has none of them is no stream of ours.
+        let other = limits.iter().any(|a| text.contains(&format!("inequivalent arg '{a}'")));
+        if other && !text.contains("but current is none") {
             let message = format!(
                 "input.retention: the limits of stream {name} are arguments for its life and cannot be edited: put the values back ({text})"
             );

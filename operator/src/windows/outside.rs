@@ -15,7 +15,6 @@ use drover_worker::{
 };
 use tokio_postgres::Client;
 
-use super::snapshot::HubFacts;
 use crate::{
     hub::{Hub, Streams},
     probe::Probe,
@@ -33,7 +32,7 @@ const CLOSE_BEHIND: i64 = 5 * TICKS_PER_SECOND;
 
 /// What is to be put in order.
 #[derive(Debug, Clone)]
-pub(super) struct Task {
+pub struct Task {
     /// The hub.
     pub hub: Arc<Hub>,
     /// What it is to have.
@@ -58,14 +57,25 @@ pub(super) struct Task {
 
 /// What was seen of both.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub struct Seen {
+    /// The rows of the query.
     pub store: External<State>,
+    /// Its streams; not looked at where the store cannot be read.
     pub hub: External<HubFacts>,
+}
+
+/// What the hub says of a query's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubFacts {
+    /// Messages in the dead-letter queue.
+    pub dead: u32,
+    /// Streams that get messages.
+    pub routed: usize,
 }
 
 /// Of each query, by its UID.
 #[derive(Debug, Default)]
-pub(crate) struct Outsides {
+pub struct Outsides {
     looks: Mutex<HashMap<String, Look>>,
 }
 
@@ -82,7 +92,7 @@ struct Look {
 
 impl Outsides {
     /// Puts in order what is to be, and tells what was seen.
-    pub(super) async fn ensure(&self, owner: &str, task: Task) -> Seen {
+    pub async fn ensure(&self, owner: &str, task: Task) -> Seen {
         let Task { hub, streams, store, schema, cluster, query, state, plan, holds_a_window, inhabited } = &task;
         let what = format!(
             "{} {streams:?} {store:?} {schema} {cluster:?} {query} {state} {plan:?} {holds_a_window} {inhabited:?}",

@@ -148,6 +148,7 @@ impl Subject<'_> {
         let q = self.query;
         let ordering = serde_json::to_string(&q.ordering).expect("numbers and names are valid JSON");
         [
+            (var::LISTEN, format!("0.0.0.0:{}", names::WORKER_PORT)),
             (var::NAMESPACE, self.namespace.to_owned()),
             (var::NAME, self.name.to_owned()),
             (var::REVISION, state.to_owned()),

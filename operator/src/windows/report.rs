@@ -10,10 +10,7 @@ use drover_worker::stream::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use super::{
-    scale::Decision,
-    snapshot::{HubFacts, Snapshot},
-};
+use super::{outside::HubFacts, scale::Decision, snapshot::Snapshot};
 use crate::{
     condition::{condition, find},
     names,

@@ -6,7 +6,7 @@ use drover_crds::{api::WindowQuery, resolved_query::Query};
 use drover_worker::stream::{schema::State, status::QueryStatus};
 use k8s_openapi::jiff::Timestamp;
 
-use super::scale::Decision;
+use super::{outside::HubFacts, scale::Decision};
 use crate::{
     names,
     pipeline::snapshot::{Install, Owned, Secrets},
@@ -38,15 +38,6 @@ pub(super) struct Snapshot {
     pub scale: Option<Decision>,
     /// What the operator was installed with.
     pub install: Install,
-}
-
-/// What the hub says of a query's streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HubFacts {
-    /// Messages in the dead-letter queue.
-    pub dead: u32,
-    /// Streams that get messages.
-    pub routed: usize,
 }
 
 impl Snapshot {

@@ -16,7 +16,7 @@ use crate::hub::Hub;
 
 /// What is listened to.
 #[derive(Debug, Clone)]
-pub(super) struct Streams {
+pub struct Streams {
     /// The hub.
     pub hub: Arc<Hub>,
     /// The query's own exchange: what came through it with a tick's header is a tick.
@@ -27,14 +27,14 @@ pub(super) struct Streams {
 
 /// Consumers that wait.
 #[derive(Debug, Default)]
-pub(super) struct Waker {
+pub struct Waker {
     open: Option<(String, Channel, SelectAll<Consumer>)>,
     heard: bool,
 }
 
 impl Waker {
     /// Listens for a while: `true` once something has come, `None` where the hub does not let anybody listen.
-    pub(super) async fn listen(&mut self, streams: &Streams, most: Duration) -> Option<bool> {
+    pub async fn listen(&mut self, streams: &Streams, most: Duration) -> Option<bool> {
         let key = format!("{} {:?}", streams.hub.name(), streams.next);
         if self.open.as_ref().is_none_or(|(known, channel, _)| *known != key || !channel.status().connected()) {
             self.rest().await;
@@ -59,7 +59,7 @@ impl Waker {
     }
 
     /// Stops listening: workers read.
-    pub(super) async fn rest(&mut self) {
+    pub async fn rest(&mut self) {
         self.heard = false;
         if let Some((_, channel, _)) = self.open.take() {
             // A channel that is gone needs no closing.

@@ -112,7 +112,12 @@ fn another_text_is_another_version_and_both_work_until_the_boundary() {
     world.converge();
     assert_eq!(world.states(), [old.clone(), new.clone()].into(), "the old one has ends left to emit");
     assert_eq!(world.condition("Progressing"), yes("TakingOver"));
-    assert!(crate::condition::find(&world.status().conditions, "Progressing").unwrap().message.contains("1970-01-01T00:00:07Z"));
+    assert!(
+        crate::condition::find(&world.status().conditions, "Progressing")
+            .unwrap()
+            .message
+            .contains("1970-01-01T00:00:07Z")
+    );
     world.emits(&old, &new, Some(70_000_000), true);
     world.converge();
     assert_eq!(world.states(), [new.clone()].into());
@@ -219,9 +224,13 @@ fn messages_that_say_nothing_of_their_arrival_or_end_workers_are_told() {
 
 #[test]
 fn where_workers_hold_tells_the_condition() {
-    for (stage, condition) in
-        [("store", "StoreReady"), ("close", "StoreReady"), ("hub", "HubReady"), ("tick", "HubReady"), ("relay", "DeadLetterSafe")]
-    {
+    for (stage, condition) in [
+        ("store", "StoreReady"),
+        ("close", "StoreReady"),
+        ("hub", "HubReady"),
+        ("tick", "HubReady"),
+        ("relay", "DeadLetterSafe"),
+    ] {
         let mut world = World::new(spec());
         world.converge();
         world.holds(stage, "Whatever");

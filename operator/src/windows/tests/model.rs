@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use super::super::{
     admit,
     decide::decide,
+    outside::HubFacts,
     render,
     scale::{Decision, Reason},
-    snapshot::{HubFacts, Snapshot, state_of},
+    snapshot::{Snapshot, state_of},
 };
 use crate::{
     pipeline::{
@@ -223,7 +224,8 @@ impl World {
                 ..DeploymentStatus::default()
             });
             let labels = d.metadata.labels.clone();
-            let pod = |_| Pod { metadata: ObjectMeta { labels: labels.clone(), ..ObjectMeta::default() }, ..Pod::default() };
+            let pod =
+                |_| Pod { metadata: ObjectMeta { labels: labels.clone(), ..ObjectMeta::default() }, ..Pod::default() };
             self.owned.pods.extend((0..replicas).map(pod).map(Arc::new));
             self.owned.deployments.push(deployment);
         }
@@ -251,7 +253,8 @@ impl World {
     /// Reason and status of a condition.
     pub(super) fn condition(&self, type_: &str) -> (String, String) {
         let status = self.status();
-        let found = crate::condition::find(&status.conditions, type_).unwrap_or_else(|| panic!("no {type_}: {status:#?}"));
+        let found =
+            crate::condition::find(&status.conditions, type_).unwrap_or_else(|| panic!("no {type_}: {status:#?}"));
         (found.status.clone(), found.reason.clone())
     }
 

@@ -68,7 +68,7 @@ fn happen(world: &mut World, event: Event) {
         Event::Suspend(suspend) => world.edit(|s| s.suspend = Some(suspend)),
         Event::Decide(n) => world.decided(n),
         Event::Hub(fine) => {
-            let facts = super::super::snapshot::HubFacts { dead: 0, routed: 4 };
+            let facts = super::super::outside::HubFacts { dead: 0, routed: 4 };
             world.hub = if fine { External::Fine(facts) } else { External::Problem(problem()) };
         }
         Event::Store(fine) => world.store = (!fine).then(problem),

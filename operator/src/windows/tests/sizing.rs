@@ -5,8 +5,7 @@ use proptest::prelude::*;
 use super::super::scale::{Decision, Reason, Sample, Seen, State, decide};
 use crate::scaling::{Policy, real};
 
-const POLICY: Policy =
-    Policy { min: 0, max: 4, target_utilization: 0.8, catch_up: 60.0, cooldown: 60.0, fallback: 1 };
+const POLICY: Policy = Policy { min: 0, max: 4, target_utilization: 0.8, catch_up: 60.0, cooldown: 60.0, fallback: 1 };
 
 /// A query whose workers do what is decided.
 struct Run {
@@ -91,11 +90,9 @@ fn more_workers_than_partitions_are_never_wanted() {
 
 #[test]
 fn to_zero_only_when_nothing_comes_all_is_read_and_no_window_is_open() {
-    for (seen, zero) in [
-        (idle(false), true),
-        (idle(true), false),
-        (Seen::Working { lag: 30.0, events: 10, open: false }, false),
-    ] {
+    for (seen, zero) in
+        [(idle(false), true), (idle(true), false), (Seen::Working { lag: 30.0, events: 10, open: false }, false)]
+    {
         let mut run = Run::new(2);
         let lowest = (0..200).map(|_| run.see(seen).desired).min().unwrap();
         assert_eq!(lowest == 0, zero, "{seen:?}");
@@ -167,8 +164,11 @@ fn seen() -> impl Strategy<Value = Seen> {
         Just(Seen::Blind),
         Just(Seen::Quiet),
         Just(Seen::Work),
-        (0.0..600.0_f64, 0_u64..1_000_000, any::<bool>())
-            .prop_map(|(lag, events, open)| Seen::Working { lag, events, open }),
+        (0.0..600.0_f64, 0_u64..1_000_000, any::<bool>()).prop_map(|(lag, events, open)| Seen::Working {
+            lag,
+            events,
+            open
+        }),
     ]
 }
 
