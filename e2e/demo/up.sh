@@ -150,7 +150,7 @@ The demo is up ($(seconds_since "$start") s), $(rows) rows so far. Next:
 
   KUBECONFIG='$NODE/kubeconfig' '$BIN/kubectl' -n iot get ingestpipelines,windowqueries,pods
   ${source_env}psql "\$DROVER_STORE_URI" -c 'select pref, count(*), round(avg(temp)::numeric, 2) as temp, max(ts) as last from telemetry group by pref order by pref'
-  ${source_env}psql "\$DROVER_STORE_URI" -c 'select "WindowEnd", pref, "Count" from prefecture_counts order by 1 desc, 2 limit 20' -c '\watch 10'   # a minute's rows come some seconds after it has ended
+  ${source_env}watch -n 5 "psql '\$DROVER_STORE_URI' -c 'select * from prefecture_counts order by 2 desc, 1 limit 20'"   # a minute's rows come some seconds after its end
 T
 if [ "$kind" = node ]; then
     echo "  '$REPO/e2e/services/ctl.sh' demo rabbitmq restart; tail -n 5 '$RUN/demo/devices.log'   # the hub goes away and comes back; the rows go on"

@@ -10,7 +10,11 @@ use drover_worker::stream::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use super::{outside::HubFacts, scale::Decision, snapshot::Snapshot};
+use super::{
+    outside::HubFacts,
+    scale::{BEHIND, Decision},
+    snapshot::Snapshot,
+};
 use crate::{
     condition::{condition, find},
     names,
@@ -163,11 +167,16 @@ fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
     Some(ScaleStatus {
         arrival_rate: decision.numbers.arrival_rate.map(tenths),
         rate_per_replica: decision.numbers.rate_per_replica.map(tenths),
-        lag_seconds: decision.numbers.lag.map(tenths),
+        lag_seconds: decision.numbers.lag.map(shown),
         desired,
         reason: reason.to_owned(),
         ..ScaleStatus::default()
     })
+}
+
+/// The age of what was read last goes up and down between two ticks: as long as the query is not behind, that says nothing.
+fn shown(lag: f64) -> f64 {
+    if lag <= BEHIND { 0.0 } else { tenths(lag) }
 }
 
 fn tenths(number: f64) -> f64 {

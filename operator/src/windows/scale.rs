@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::scaling::{Numbers, Policy, real, whole};
 
 /// What was read is older than this, in seconds: the query is behind. Ticks come every second, and a batch takes some time.
-const BEHIND: f64 = 5.0;
+pub(super) const BEHIND: f64 = 5.0;
 /// Rates are measured over at least so long, in seconds.
 const MEASURE: f64 = 2.0;
 /// More workers only where that much more is needed.
