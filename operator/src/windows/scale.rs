@@ -19,6 +19,8 @@ const TOLERANCE: f64 = 0.1;
 const SLOWEST: f64 = 0.01;
 /// The effect of more workers is waited for so long, in seconds: partitions change hands when a lease is given back.
 const OBSERVE: f64 = 10.0;
+/// What is left from one second to the next of what a worker was seen to do, while it does less.
+const FORGETTING: f64 = 0.95;
 /// What is not heard for so long is not known, in seconds.
 const STALE: f64 = 10.0;
 
@@ -188,9 +190,7 @@ impl State {
         }
         let Some((rate, speed)) = self.measured else { return self.keep(policy, sample, 1, Reason::Observing) };
         let replicas = f64::from(sample.replicas.max(1));
-        if behind && rate > 0.0 {
-            self.per_worker = Some(rate / replicas);
-        }
+        self.learn(behind, rate / replicas);
         let need = match self.per_worker {
             // It has never been behind: the first worker was enough.
             None => 1.0,
@@ -212,6 +212,16 @@ impl State {
         let enough = whole(need).clamp(1, sample.replicas.max(1));
         let most = self.recommend(policy, sample, enough).min(sample.replicas.max(1));
         (most, if most > enough { Reason::Cooldown } else { Reason::Load })
+    }
+
+    /// A worker does what it was seen to do. Less is believed step by step: one partition may be waiting for the lease of a worker that
+    /// was killed, while the others have nothing to do.
+    fn learn(&mut self, behind: bool, rate: f64) {
+        self.per_worker = match self.per_worker {
+            None => (behind && rate > 0.0).then_some(rate),
+            Some(known) if behind && rate > 0.0 => Some(rate.max(known * FORGETTING)),
+            Some(known) => Some(known.max(rate)),
+        };
     }
 
     /// True if events have arrived since the last sample.
