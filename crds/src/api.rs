@@ -21,5 +21,8 @@ pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
 pub use status::{Delivery, Phase, ScaleStatus, Status};
-pub use window_query::{OrderingPolicy, OrderingSpec, WindowQuery, WindowQuerySpec};
+pub use window_query::{
+    OrderingPolicy, OrderingSpec, QueryDeletionPolicy, QueryRetrySpec, QuerySink, ResultTable, RetentionSpec,
+    WindowQuery, WindowQuerySpec,
+};
 pub use worker::{PodTemplate, WorkerSpec};

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod query;
 pub mod resolved;
+pub mod resolved_query;
 
 /// API group of both kinds.
 pub const GROUP: &str = "drover.dev";

@@ -400,7 +400,7 @@ impl RoutingKey {
     }
 }
 
-fn default_resources() -> ResourceRequirements {
+pub(crate) fn default_resources() -> ResourceRequirements {
     let quantities = |pairs: &[(&str, &str)]| {
         Some(pairs.iter().map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned()))).collect())
     };

@@ -8,7 +8,7 @@ use std::{
 
 use drover_crds::{
     api::{IngestPipeline, WindowQuery},
-    query, resolved,
+    resolved, resolved_query,
 };
 use kube::CustomResourceExt;
 use serde::{Serialize, de::DeserializeOwned};
@@ -199,7 +199,7 @@ fn every_example_is_accepted() {
             }
             Some("WindowQuery") => {
                 let object: WindowQuery = exactly(&place, &value);
-                query::parse(&object.spec.query).unwrap_or_else(|e| panic!("{place}: {e}"));
+                resolved_query::Query::resolve(&object.spec).unwrap_or_else(|e| panic!("{place}: {e}"));
                 checked += 1;
             }
             _ => {}

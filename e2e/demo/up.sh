@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo: hub, store and cluster, Drover installed on it, a pipeline, and devices that publish while you look.
+# The demo: hub, store and cluster, Drover installed on it, a pipeline, a window query, and devices that publish while you look.
 # Run again, it repairs what is missing and goes on.
 #   DROVER_CONTEXT  a context of your kubeconfig; then also DROVER_REGISTRY, DROVER_HUB_URI, DROVER_STORE_URI
 #                   (and, if devices are to publish, DROVER_MQTT_URI)
@@ -84,16 +84,26 @@ table() {
 
 pipeline() { kubectl apply --server-side --force-conflicts -f docs/examples/telemetry.yaml; }
 
+# Workers make the tables of state, and the result table.
+state() {
+    [ "$kind" = node ] || return 0
+    psql -qX -v ON_ERROR_STOP=1 "$DROVER_STORE_URI" -c 'create schema if not exists drover authorization drover_worker' \
+        -c 'grant create on schema public to drover_worker'
+}
+
+query() { kubectl apply --server-side --force-conflicts -f docs/examples/prefecture-counts.yaml; }
+
+# ready KIND NAME
 ready() {
     local state
-    state=$(kubectl -n iot get ingestpipeline telemetry -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.phase}: {.status.message}')
+    state=$(kubectl -n iot get "$1" "$2" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.phase}: {.status.message}')
     echo "${state#* }" >&2
     [ "${state%% *}" = True ]
 }
 
 wait_ready() {
     local end=$((SECONDS + 180)) last='' now
-    until now=$(ready 2>&1 > /dev/null); do
+    until now=$(ready "$@" 2>&1 > /dev/null); do
         [ "$now" = "$last" ] || { say "$now"; last=$now; }
         [ "$SECONDS" -lt "$end" ] || return 1
         sleep 0.5
@@ -119,7 +129,10 @@ step "Drover: operator (helm upgrade --install)" install
 step "pipeline: namespace and secrets" secrets
 step "pipeline: table" table
 step "pipeline: docs/examples/telemetry.yaml" pipeline
-step "pipeline: Ready" wait_ready
+step "pipeline: Ready" wait_ready ingestpipeline telemetry
+step "query: schema of its state" state
+step "query: docs/examples/prefecture-counts.yaml" query
+step "query: Ready" wait_ready windowquery prefecture-counts
 before=$(rows)
 if [ -n "${DROVER_MQTT_URI:-}" ]; then
     export DROVER_MQTT_URI
@@ -135,8 +148,9 @@ cat <<T
 
 The demo is up ($(seconds_since "$start") s), $(rows) rows so far. Next:
 
-  KUBECONFIG='$NODE/kubeconfig' '$BIN/kubectl' -n iot get ingestpipelines,pods
+  KUBECONFIG='$NODE/kubeconfig' '$BIN/kubectl' -n iot get ingestpipelines,windowqueries,pods
   ${source_env}psql "\$DROVER_STORE_URI" -c 'select pref, count(*), round(avg(temp)::numeric, 2) as temp, max(ts) as last from telemetry group by pref order by pref'
+  ${source_env}watch -n 5 "psql '\$DROVER_STORE_URI' -c 'select * from prefecture_counts order by 2 desc, 1 limit 20'"   # a minute's rows come some seconds after its end
 T
 if [ "$kind" = node ]; then
     echo "  '$REPO/e2e/services/ctl.sh' demo rabbitmq restart; tail -n 5 '$RUN/demo/devices.log'   # the hub goes away and comes back; the rows go on"

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod operator;
 pub mod pipeline;
 pub mod publisher;
+pub mod query;
 pub mod shell;
 pub mod sigkill;
 pub mod store;

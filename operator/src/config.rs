@@ -24,6 +24,9 @@ pub struct Config {
     /// Namespace of the operator itself, from where workers may be asked for their state
     #[arg(long, env = "POD_NAMESPACE")]
     pub pod_namespace: Option<String>,
+    /// Name of this cluster: state of queries that another one has made is refused
+    #[arg(long, env = "DROVER_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
     /// Name of the operator's pod, as it reports events
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,

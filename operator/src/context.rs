@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drover_crds::api::IngestPipeline;
+use drover_crds::api::{IngestPipeline, WindowQuery};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -27,11 +27,15 @@ use crate::{
     scales::Scales,
     secrets::Secrets,
     store::Stores,
+    windows::Windows,
     workers::Workers,
 };
 
 /// A pipeline as it is watched: one that cannot be read does not stop the others.
 pub type Guarded = DeserializeGuard<IngestPipeline>;
+
+/// A query as it is watched.
+pub type GuardedQuery = DeserializeGuard<WindowQuery>;
 
 /// Clients, caches and settings.
 #[derive(Clone)]
@@ -60,6 +64,10 @@ pub struct Context {
     pub written: std::sync::Arc<Written>,
     /// The pipelines of every namespace that is watched.
     pub pipelines: Vec<Store<Guarded>>,
+    /// The queries of every namespace that is watched.
+    pub queries: Vec<Store<GuardedQuery>>,
+    /// Hubs, stores and workers of queries.
+    pub windows: std::sync::Arc<Windows>,
 }
 
 /// What is watched in one scope: all namespaces, or one.

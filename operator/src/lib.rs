@@ -3,6 +3,7 @@
 //! observe → decide → act: what is read is a value, what follows from it is a pure function of that value, and what is written
 //! leaves nothing to choose.
 
+mod claims;
 pub mod condition;
 pub mod config;
 pub mod context;
@@ -20,5 +21,6 @@ pub mod scales;
 pub mod scaling;
 pub mod secrets;
 pub mod store;
-pub mod window_query;
+mod template;
+pub mod windows;
 pub mod workers;

@@ -8,6 +8,10 @@ pub const MANAGER: &str = "drover";
 pub const FINALIZER: &str = "drover.dev/queues";
 /// Label: the pipeline that something belongs to.
 pub const PIPELINE: &str = "drover.dev/pipeline";
+/// Label: the query that something belongs to.
+pub const QUERY: &str = "drover.dev/query";
+/// Label: the version of a query's state that a revision works on.
+pub const STATE: &str = "drover.dev/state";
 /// Label: the revision that something belongs to.
 pub const REVISION: &str = "drover.dev/revision";
 /// Label: the step of suspects whose queue a Deployment or pod reads, in place of the source.
@@ -59,6 +63,21 @@ pub fn revision_labels(pipeline: &str, revision: &str) -> BTreeMap<String, Strin
     let mut labels = labels(pipeline);
     labels.insert(REVISION.to_owned(), revision.to_owned());
     labels
+}
+
+/// Labels of everything of a query.
+#[must_use]
+pub fn query_labels(query: &str) -> BTreeMap<String, String> {
+    let mut labels = labels(query);
+    labels.remove(PIPELINE);
+    labels.insert(QUERY.to_owned(), query.to_owned());
+    labels
+}
+
+/// Label selector of a query's pods, as text.
+#[must_use]
+pub fn query_selector(query: &str) -> String {
+    format!("{QUERY}={query}")
 }
 
 /// Label selector of a pipeline's pods that read its source, as text.

@@ -1,20 +1,20 @@
 //! An `IngestPipeline`: observe, decide, act.
 
-mod act;
-mod admit;
+pub(crate) mod act;
+pub(crate) mod admit;
 mod cleanup;
 mod decide;
 mod handler;
-mod network;
-mod observe;
-mod plan;
-mod pods;
-mod reconcile;
+pub(crate) mod network;
+pub(crate) mod observe;
+pub(crate) mod plan;
+pub(crate) mod pods;
+pub(crate) mod reconcile;
 mod render;
-mod report;
-mod revision;
-mod size;
-mod snapshot;
+pub(crate) mod report;
+pub(crate) mod revision;
+pub(crate) mod size;
+pub(crate) mod snapshot;
 mod suspects;
 
 pub use reconcile::{error_policy, reconcile};

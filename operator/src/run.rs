@@ -9,10 +9,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use drover_crds::api::WindowQuery;
 use futures::{StreamExt as _, future::join_all};
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
-use kube::{Api, Client, Resource, ResourceExt as _, core::DeserializeGuard};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use kube_runtime::{
     Controller, WatchStreamExt as _,
     controller::Config as ControllerConfig,
@@ -26,13 +33,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    context::{Caches, Context, Guarded},
+    context::{Caches, Context, Guarded, GuardedQuery},
     drift,
     http::{self, Health},
     metrics::Metrics,
     names, pipeline,
     scales::Scales,
-    window_query,
+    windows::{self, Windows},
 };
 
 /// Objects reconciled at the same time: most of a reconcile is waiting for others.
@@ -104,9 +111,11 @@ pub async fn run(
         secrets: Arc::default(),
         topologies: Arc::default(),
         scales: Arc::new(Scales::new(workers.clone(), metrics.clone())),
+        windows: Arc::new(Windows::new(workers.clone(), metrics.clone())),
         workers,
         written: Arc::default(),
         pipelines: scopes.iter().map(|s| s.pipelines.0.clone()).collect(),
+        queries: scopes.iter().map(|s| s.queries.0.clone()).collect(),
         config,
     };
     let controllers = join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone())));
@@ -129,65 +138,125 @@ type Trigger<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>
 struct Scope {
     namespace: Option<String>,
     pipelines: (Store<Guarded>, reflector::store::Writer<Guarded>),
+    queries: (Store<GuardedQuery>, reflector::store::Writer<GuardedQuery>),
 }
 
 impl Scope {
     fn new(namespace: Option<String>) -> Self {
-        Self { namespace, pipelines: reflector::store() }
+        Self { namespace, pipelines: reflector::store(), queries: reflector::store() }
     }
 
     async fn run(self, context: Context, stop: CancellationToken, health: Health) {
         let client = context.client.clone();
-        let owned = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
         let namespace = self.namespace.as_deref();
-        let (deployments, of_deployments) = watched(&client, namespace, &owned);
-        let (config_maps, of_config_maps) = watched(&client, namespace, &owned);
-        let (service_accounts, of_service_accounts) = watched(&client, namespace, &owned);
-        let (network_policies, of_network_policies) = watched(&client, namespace, &owned);
-        let (disruption_budgets, of_disruption_budgets) = watched(&client, namespace, &owned);
-        let (pods, of_pods) = watched::<Pod>(&client, namespace, &owned);
-        let (full, filled) = watch::channel(false);
-        let caches =
-            Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods, filled };
-        let (reader, writer) = self.pipelines;
-        let pipelines: Api<Guarded> = api(&client, namespace);
-        let main = watcher(pipelines, watcher::Config::default())
-            .default_backoff()
-            .modify(|pipeline| pipeline.managed_fields_mut().clear())
-            .reflect(writer)
-            .applied_objects();
-        let filling = caches.clone();
+        let (of_pipelines, of_queries) =
+            (Watched::new(&client, namespace, names::PIPELINE), Watched::new(&client, namespace, names::QUERY));
+        let caches = [of_pipelines.caches.clone(), of_queries.caches.clone()];
+        let full = [of_pipelines.full.clone(), of_queries.full.clone()];
         let filling = async {
-            filling.fill().await;
-            let _ = full.send(true);
+            futures::join!(caches[0].fill(), caches[1].fill());
+            for full in full {
+                full.send_replace(true);
+            }
             health.waiting.fetch_sub(1, Ordering::AcqRel);
         };
-        let controller = Controller::for_stream(main, reader)
-            .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
-            .owns_stream(of_deployments)
-            .owns_stream(of_config_maps)
-            .owns_stream(of_service_accounts)
-            .owns_stream(of_network_policies)
-            .owns_stream(of_disruption_budgets)
+        let pods = |pod: Pod| labelled(&pod, names::PIPELINE);
+        let (caches_of_pipelines, pipelines) =
+            of_pipelines.control(controller(&client, namespace, self.pipelines), pods);
+        let pipelines = pipelines
             .reconcile_on(context.scales.changes())
-            .watches_stream(of_pods, |pod| pipeline_of(&pod))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
-            .run(pipeline::reconcile, pipeline::error_policy, Arc::new((context.clone(), caches)))
+            .run(pipeline::reconcile, pipeline::error_policy, Arc::new((context.clone(), caches_of_pipelines)))
             .for_each(|_| std::future::ready(()));
-        let queries: Api<DeserializeGuard<WindowQuery>> = api(&client, namespace);
-        let queries = Controller::new(queries, watcher::Config::default())
-            .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        let pods = |pod: Pod| labelled(&pod, names::QUERY);
+        let (caches_of_queries, queries) = of_queries.control(controller(&client, namespace, self.queries), pods);
+        let queries = queries
+            .reconcile_on(context.windows.watches.changes())
             .graceful_shutdown_on(stop.clone().cancelled_owned())
-            .run(window_query::reconcile, window_query::error_policy, Arc::new(context))
+            .run(windows::reconcile, windows::error_policy, Arc::new((context, caches_of_queries)))
             .for_each(|_| std::future::ready(()));
-        futures::join!(controller, queries, filling);
+        futures::join!(pipelines, queries, filling);
     }
 }
 
-/// Pods belong to a ReplicaSet; whose they are in the end, their label tells.
-fn pipeline_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
+/// A controller of one of our kinds, whose objects are kept in a store.
+fn controller<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    (reader, writer): (Store<K>, reflector::store::Writer<K>),
+) -> Controller<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Lookup<DynamicType = ()>,
+    K: Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let stream = watcher(api::<K>(client, namespace), watcher::Config::default());
+    let stream = stream.default_backoff().modify(|object| object.managed_fields_mut().clear()).reflect(writer);
+    let stream = stream.applied_objects();
+    Controller::for_stream(stream, reader).with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+}
+
+/// What is watched of the objects that one kind of ours owns.
+struct Watched {
+    caches: Caches,
+    full: watch::Sender<bool>,
+    deployments: Trigger<Deployment>,
+    config_maps: Trigger<ConfigMap>,
+    service_accounts: Trigger<ServiceAccount>,
+    network_policies: Trigger<NetworkPolicy>,
+    disruption_budgets: Trigger<PodDisruptionBudget>,
+    pods: Trigger<Pod>,
+}
+
+impl Watched {
+    /// Of objects with a label.
+    fn new(client: &Client, namespace: Option<&str>, label: &str) -> Self {
+        let owned = watcher::Config::default().labels(&format!("{}={},{label}", names::MANAGED_BY, names::MANAGER));
+        let (deployments, of_deployments) = watched(client, namespace, &owned);
+        let (config_maps, of_config_maps) = watched(client, namespace, &owned);
+        let (service_accounts, of_service_accounts) = watched(client, namespace, &owned);
+        let (network_policies, of_network_policies) = watched(client, namespace, &owned);
+        let (disruption_budgets, of_disruption_budgets) = watched(client, namespace, &owned);
+        let (pods, of_pods) = watched(client, namespace, &owned);
+        let (full, filled) = watch::channel(false);
+        let caches =
+            Caches { deployments, config_maps, service_accounts, network_policies, disruption_budgets, pods, filled };
+        Self {
+            caches,
+            full,
+            deployments: of_deployments,
+            config_maps: of_config_maps,
+            service_accounts: of_service_accounts,
+            network_policies: of_network_policies,
+            disruption_budgets: of_disruption_budgets,
+            pods: of_pods,
+        }
+    }
+
+    /// Has a controller hear of all of them; `whose` tells of a pod, which belongs to a `ReplicaSet`, whose it is in the end.
+    fn control<K>(
+        self,
+        controller: Controller<K>,
+        whose: impl Fn(Pod) -> Option<ObjectRef<K>> + Send + Sync + 'static,
+    ) -> (Caches, Controller<K>)
+    where
+        K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + std::fmt::Debug,
+        K: DeserializeOwned + Send + Sync + 'static,
+    {
+        let controller = controller
+            .owns_stream(self.deployments)
+            .owns_stream(self.config_maps)
+            .owns_stream(self.service_accounts)
+            .owns_stream(self.network_policies)
+            .owns_stream(self.disruption_budgets)
+            .watches_stream(self.pods, whose);
+        (self.caches, controller)
+    }
+}
+
+/// The object that a pod's label names.
+fn labelled<K: Resource<DynamicType = ()> + Lookup<DynamicType = ()>>(pod: &Pod, label: &str) -> Option<ObjectRef<K>> {
     let meta = &pod.metadata;
-    let name = meta.labels.as_ref()?.get(names::PIPELINE)?;
+    let name = meta.labels.as_ref()?.get(label)?;
     Some(ObjectRef::new(name).within(meta.namespace.as_deref()?))
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use drover_worker::status::WorkerStatus;
 use futures::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
@@ -12,6 +11,8 @@ use hyper_util::{
 };
 use k8s_openapi::api::core::v1::Pod;
 
+use serde::de::DeserializeOwned;
+
 use crate::names;
 
 /// A worker that does not answer within this is taken as silent.
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Pods asked at the same time, for one pipeline.
 const AT_ONCE: usize = 16;
 /// Most of an answer, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+const MAX_ANSWER: usize = 256 * 1024;
 
 /// Asks workers; connections are kept and used again.
 #[derive(Debug, Clone)]
@@ -52,7 +53,7 @@ pub(crate) fn reachable(pod: &Pod) -> Option<(String, String)> {
 
 impl Workers {
     /// What each pod, given by name and address, says of itself; in their order.
-    pub(crate) async fn ask(&self, pods: Vec<(String, String)>) -> Vec<(String, Option<WorkerStatus>)> {
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, pods: Vec<(String, String)>) -> Vec<(String, Option<T>)> {
         stream::iter(pods)
             .map(|(name, address)| async move { (name, self.one(&address).await) })
             .buffered(AT_ONCE)
@@ -60,7 +61,7 @@ impl Workers {
             .await
     }
 
-    async fn one(&self, address: &str) -> Option<WorkerStatus> {
+    async fn one<T: DeserializeOwned>(&self, address: &str) -> Option<T> {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let uri = format!("http://{host}:{}/status", names::WORKER_PORT).parse().ok()?;
         let answer = async {

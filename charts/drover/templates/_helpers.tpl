@@ -63,17 +63,14 @@ app.kubernetes.io/component: operator
 {{- define "drover.rules" -}}
 # Patch sets the finalizer.
 - apiGroups: [drover.dev]
-  resources: [ingestpipelines]
+  resources: [ingestpipelines, windowqueries]
   verbs: [list, watch, patch]
-- apiGroups: [drover.dev]
-  resources: [windowqueries]
-  verbs: [list, watch]
 - apiGroups: [drover.dev]
   resources: [ingestpipelines/status, windowqueries/status]
   verbs: [patch]
 # Owner references that block deletion.
 - apiGroups: [drover.dev]
-  resources: [ingestpipelines/finalizers]
+  resources: [ingestpipelines/finalizers, windowqueries/finalizers]
   verbs: [update]
 # By name, as a spec names them.
 - apiGroups: [""]

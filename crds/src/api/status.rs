@@ -21,7 +21,7 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Ready, Reconciling and Stalled as kstatus reads them, then Accepted, HubReady, StoreReady, WorkersReady, Progressing,
-    /// `SinkLimited`.
+    /// then `SinkLimited` of pipelines, `DataLoss` and `InputSound` of queries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

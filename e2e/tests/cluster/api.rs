@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use drover_crds::api::WindowQuery;
 use drover_e2e::pipeline::{NAME, SEEN};
+use drover_e2e::query::{condition, is_current, told};
 use drover_e2e::shell;
 use drover_e2e::trial::trial;
 use serde_json::{Value, json};
@@ -21,24 +22,23 @@ fn window_query(query: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_window_query_is_checked_and_not_yet_run() -> Result<()> {
+async fn the_text_of_a_window_query_is_checked() -> Result<()> {
     trial("window-query", async |t| {
         let sound =
             "SELECT System.Timestamp() AS WindowEnd, COUNT(*) AS Count FROM input GROUP BY TUMBLINGWINDOW(minute, 1)";
-        t.apply::<WindowQuery>(&window_query(sound)).await?;
-        let refused = |reason: &'static str| {
+        let accepted = |status: &'static str, reason: &'static str| {
             move |query: &WindowQuery| {
-                let status = query.status.clone().unwrap_or_default();
-                let accepted = status.conditions.iter().find(|c| c.type_ == "Accepted");
-                let found = accepted.map(|c| (c.status.as_str(), c.reason.as_str(), c.message.as_str()));
-                ensure!(status.observed_generation == query.metadata.generation, "its status is old: {found:?}");
-                ensure!(found.is_some_and(|(status, name, _)| status == "False" && name == reason), "{found:?}");
+                is_current(query)?;
+                let accepted = condition(query, "Accepted");
+                let found = accepted.map(|c| (c.status.as_str(), c.reason.as_str()));
+                ensure!(found == Some((status, reason)), "{}", told(query));
                 Ok(())
             }
         };
-        t.awaits::<WindowQuery>("counts", SEEN, refused("NotYetSupported")).await?;
         t.apply::<WindowQuery>(&window_query("SELECT FROM")).await?;
-        t.awaits::<WindowQuery>("counts", SEEN, refused("InvalidQuery")).await.map(drop)
+        t.awaits::<WindowQuery>("counts", SEEN, accepted("False", "InvalidQuery")).await?;
+        t.apply::<WindowQuery>(&window_query(sound)).await?;
+        t.awaits::<WindowQuery>("counts", SEEN, accepted("True", "Accepted")).await.map(drop)
     })
     .await
 }

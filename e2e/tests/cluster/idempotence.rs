@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use drover_crds::api::IngestPipeline;
+use drover_crds::api::{IngestPipeline, WindowQuery};
 use drover_e2e::cluster::{Cluster, Kind};
 use drover_e2e::pipeline::{FLOW, NAME};
 use drover_e2e::trial::{Trial, lone_trial};
@@ -40,6 +40,7 @@ async fn versions_of<K: Kind>(cluster: &Cluster, all: &mut BTreeMap<String, Stri
 async fn versions(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     versions_of::<IngestPipeline>(cluster, &mut all).await?;
+    versions_of::<WindowQuery>(cluster, &mut all).await?;
     versions_of::<Deployment>(cluster, &mut all).await?;
     versions_of::<Pod>(cluster, &mut all).await?;
     versions_of::<ConfigMap>(cluster, &mut all).await?;

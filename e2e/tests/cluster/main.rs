@@ -20,3 +20,4 @@ mod setup_store;
 mod setup_tls;
 mod setup_topology;
 mod sink_faults;
+mod windows;

@@ -32,7 +32,7 @@ impl Hub {
 
     async fn declare_all(&self, topology: &Topology) -> Result<u32, Problem> {
         let channel = self.channel().await?;
-        exchange(&channel, &topology.exchange).await?;
+        exchange(&channel, &topology.exchange, "source.queue").await?;
         for name in &topology.adopted {
             passive(&channel, name).await?;
         }
@@ -48,7 +48,7 @@ impl Hub {
             }
         }
         for binding in &topology.bindings {
-            bind(&channel, binding).await?;
+            bind(&channel, binding, "source.bindings").await?;
         }
         for binding in &topology.stale {
             remove(self, binding).await?;
@@ -59,7 +59,7 @@ impl Hub {
     }
 }
 
-async fn declare(channel: &Channel, queue: &Queue, dead: bool) -> Result<u32, Problem> {
+pub(super) async fn declare(channel: &Channel, queue: &Queue, dead: bool) -> Result<u32, Problem> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(short(&queue.name)?, options, table(&queue.arguments)).await;
     let what = format!("declare queue {}", queue.name);
@@ -67,19 +67,19 @@ async fn declare(channel: &Channel, queue: &Queue, dead: bool) -> Result<u32, Pr
     declared.map(|q| q.message_count()).map_err(|e| told(&e, &what, PRECONDITION_FAILED, differs))
 }
 
-async fn exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
+pub(super) async fn exchange(channel: &Channel, name: &str, field: &str) -> Result<(), Problem> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let declared = channel.exchange_declare(short(name)?, ExchangeKind::Direct, options, FieldTable::default()).await;
     let differs = |text: &str| {
         let message = format!(
-            "exchange {name} exists and is not a durable direct exchange: delete it, or name another source.queue ({text})"
+            "exchange {name} exists and is not a durable direct exchange: delete it, or name another {field} ({text})"
         );
         Problem::new("ExchangeDiffers", message)
     };
     declared.map_err(|e| told(&e, &format!("declare exchange {name}"), PRECONDITION_FAILED, differs))
 }
 
-async fn foreign_exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
+pub(super) async fn foreign_exchange(channel: &Channel, name: &str) -> Result<(), Problem> {
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let found = channel.exchange_declare(short(name)?, ExchangeKind::Direct, options, FieldTable::default()).await;
     let missing = |_: &str| {
@@ -101,15 +101,14 @@ async fn passive(channel: &Channel, name: &str) -> Result<(), Problem> {
     found.map(drop).map_err(|e| told(&e, &format!("look at queue {name}"), NOT_FOUND, missing))
 }
 
-async fn bind(channel: &Channel, binding: &Bind) -> Result<(), Problem> {
+pub(super) async fn bind(channel: &Channel, binding: &Bind, field: &str) -> Result<(), Problem> {
     let Bind { queue, exchange, routing_key } = binding;
     let options = QueueBindOptions::default();
     let (to, from, key) = (short(queue)?, short(exchange)?, short(routing_key)?);
     let bound = channel.queue_bind(to, from, key, options, FieldTable::default()).await;
     let missing = |_: &str| {
-        let message = format!(
-            "source.bindings: there is no exchange {exchange} to bind queue {queue} to: make it, or name another"
-        );
+        let message =
+            format!("{field}: there is no exchange {exchange} to bind queue {queue} to: make it, or name another");
         Problem::new("ExchangeMissing", message)
     };
     bound.map_err(|e| told(&e, &format!("bind queue {queue} to exchange {exchange}"), NOT_FOUND, missing))
@@ -134,7 +133,7 @@ fn differs(queue: &str, dead: bool, text: &str) -> Problem {
     }
 }
 
-fn table(arguments: &[(&'static str, Arg)]) -> FieldTable {
+pub(super) fn table(arguments: &[(&'static str, Arg)]) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
         let value = match value {

@@ -72,6 +72,11 @@ impl Hub {
         connection.create_channel().await.map_err(|e| lost(&e))
     }
 
+    /// Where it is.
+    pub(super) fn address(&self) -> &HubAddress {
+        &self.address
+    }
+
     /// Tells it from other hubs; it holds secrets and is for nobody's eyes.
     pub(crate) fn name(&self) -> &str {
         &self.name

@@ -89,7 +89,7 @@ pub async fn delete_all(hub: &Hub, topology: &Topology) -> Result<(), Problem> {
 
 /// A count of 0 may be of a queue whose leader is gone: only a get, which goes through the leader, tells. A get of a message that is
 /// there would count as a delivery, so the count comes first. A queue that does not exist is empty.
-async fn empty(hub: &Hub, queue: &str) -> Result<bool, Problem> {
+pub(super) async fn empty(hub: &Hub, queue: &str) -> Result<bool, Problem> {
     let channel = hub.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(short(queue)?, options, FieldTable::default()).await {
@@ -104,14 +104,14 @@ async fn empty(hub: &Hub, queue: &str) -> Result<bool, Problem> {
     Ok(got.is_none())
 }
 
-async fn delete(hub: &Hub, queue: &str) -> Result<(), Problem> {
+pub(super) async fn delete(hub: &Hub, queue: &str) -> Result<(), Problem> {
     let channel = hub.channel().await?;
     channel.queue_delete(short(queue)?, QueueDeleteOptions::default()).await.map_err(|e| lost(&e))?;
     let _ = channel.close(200, "done".into()).await;
     Ok(())
 }
 
-async fn delete_exchange(hub: &Hub, exchange: &str) -> Result<(), Problem> {
+pub(super) async fn delete_exchange(hub: &Hub, exchange: &str) -> Result<(), Problem> {
     let channel = hub.channel().await?;
     channel.exchange_delete(short(exchange)?, ExchangeDeleteOptions::default()).await.map_err(|e| lost(&e))?;
     let _ = channel.close(200, "done".into()).await;

@@ -6,6 +6,8 @@ use crate::problem::Problem;
 
 /// AMQP's code for what the user may not do.
 const ACCESS_REFUSED: u16 = 403;
+/// AMQP's code for what it does not know.
+pub(super) const COMMAND_INVALID: u16 = 503;
 /// AMQP's code for what does not exist.
 pub(super) const NOT_FOUND: u16 = 404;
 /// AMQP's code for what exists with other arguments.

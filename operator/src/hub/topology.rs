@@ -73,7 +73,8 @@ impl Topology {
             routing_key: routing_key.to_owned(),
         };
         let mut bindings = vec![bind(&pipeline.dead_letter_queue, &exchange, "dead")];
-        let mut queues = vec![dead_letters(pipeline)];
+        let mut queues =
+            vec![dead_letters(&pipeline.dead_letter_queue, pipeline.max_dead_letters, pipeline.retention_seconds)];
         let mut adopted = Vec::new();
         if pipeline.adopt {
             adopted.push(pipeline.queue.clone());
@@ -159,13 +160,13 @@ fn delay(pipeline: &Pipeline, exchange: &str, seconds: u32) -> Queue {
 }
 
 /// Refuses when full, so that the source stops rather than loses; a look at it costs nothing.
-fn dead_letters(pipeline: &Pipeline) -> Queue {
+pub(super) fn dead_letters(queue: &str, most: u32, retention_seconds: u32) -> Queue {
     let arguments = vec![
         ("x-queue-type", text("quorum")),
         ("x-overflow", text("reject-publish")),
-        ("x-max-length", Arg::Number(i64::from(pipeline.max_dead_letters))),
-        ("x-message-ttl", Arg::Number(i64::from(pipeline.retention_seconds) * 1_000)),
+        ("x-max-length", Arg::Number(i64::from(most))),
+        ("x-message-ttl", Arg::Number(i64::from(retention_seconds) * 1_000)),
         ("x-delivery-limit", Arg::Number(UNLIMITED)),
     ];
-    Queue { name: pipeline.dead_letter_queue.clone(), arguments }
+    Queue { name: queue.to_owned(), arguments }
 }

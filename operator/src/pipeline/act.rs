@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use drover_crds::api::{IngestPipeline, Status};
+use drover_crds::api::{IngestPipeline, Status, WindowQuery};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    plan::{Doomed, Notice, Object, Plan},
+    plan::{self, Doomed, Notice, Plan},
     size::DELETION_COST,
 };
 use crate::{
@@ -25,6 +25,22 @@ use crate::{
 
 /// Pods written at the same time.
 const AT_ONCE: usize = 16;
+
+/// A custom resource of ours, whose status is written.
+pub(crate) trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
+    /// Its kind, as writes are counted.
+    const NAME: &'static str;
+}
+
+impl Object for IngestPipeline {
+    const NAME: &'static str = "IngestPipeline";
+}
+
+impl Object for WindowQuery {
+    const NAME: &'static str = "WindowQuery";
+}
 
 /// A write that failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +66,7 @@ pub enum Error {
 
 impl Error {
     /// True if the object has changed since it was looked at.
-    pub(super) fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Status(kube::Error::Api(status)) if status.is_conflict())
     }
 }
@@ -59,7 +75,7 @@ impl Error {
 ///
 /// # Errors
 /// The first write that fails; the rest is planned anew.
-pub(super) async fn act(ctx: &Context, object: &IngestPipeline, plan: &Plan) -> Result<(), Error> {
+pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
     spare(ctx, &namespace, &plan.costs).await;
     for (wanted, repair) in &plan.writes {
@@ -94,7 +110,7 @@ async fn tell_cost(api: Api<Pod>, pod: String, cost: String) {
     }
 }
 
-async fn write(ctx: &Context, namespace: &str, wanted: &Object, repair: Repair) -> Result<(), Error> {
+async fn write(ctx: &Context, namespace: &str, wanted: &plan::Object, repair: Repair) -> Result<(), Error> {
     let (kind, name) = wanted.describe();
     let verb = match repair {
         Repair::Create => "create",
@@ -104,11 +120,11 @@ async fn write(ctx: &Context, namespace: &str, wanted: &Object, repair: Repair) 
     ctx.metrics.wrote(kind, verb);
     let client = &ctx.client;
     match wanted {
-        Object::ServiceAccount(o) => put(client, namespace, o, repair).await,
-        Object::NetworkPolicy(o) => put(client, namespace, o, repair).await,
-        Object::DisruptionBudget(o) => put(client, namespace, o, repair).await,
-        Object::ConfigMap(o) => put(client, namespace, o, repair).await,
-        Object::Deployment(o) => put(client, namespace, &**o, repair).await,
+        plan::Object::ServiceAccount(o) => put(client, namespace, o, repair).await,
+        plan::Object::NetworkPolicy(o) => put(client, namespace, o, repair).await,
+        plan::Object::DisruptionBudget(o) => put(client, namespace, o, repair).await,
+        plan::Object::ConfigMap(o) => put(client, namespace, o, repair).await,
+        plan::Object::Deployment(o) => put(client, namespace, &**o, repair).await,
     }
     .map_err(|source| Error::Write { kind, name: name.to_owned(), source })
 }
@@ -129,12 +145,12 @@ where
     Ok(())
 }
 
-pub(super) async fn write_status(ctx: &Context, object: &IngestPipeline, status: &Status) -> Result<(), Error> {
-    ctx.metrics.wrote("IngestPipeline", "status");
-    let api: Api<IngestPipeline> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+pub(crate) async fn write_status<K: Object>(ctx: &Context, object: &K, status: &Status) -> Result<(), Error> {
+    ctx.metrics.wrote(K::NAME, "status");
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let patch = json!({
-        "apiVersion": IngestPipeline::api_version(&()),
-        "kind": IngestPipeline::kind(&()),
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
         // A status made from an object that has changed meanwhile is not written.
         "metadata": { "resourceVersion": object.resource_version() },
         "status": status,
@@ -177,7 +193,7 @@ async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), E
 }
 
 /// An Event that cannot be published is not worth a failed reconcile.
-pub(super) async fn tell(ctx: &Context, object: &IngestPipeline, notice: &Notice) {
+pub(crate) async fn tell<K: Object>(ctx: &Context, object: &K, notice: &Notice) {
     let event = Event {
         type_: if notice.warning { EventType::Warning } else { EventType::Normal },
         reason: notice.reason.clone(),

@@ -71,7 +71,7 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
         Outcome::Failed(problem) => (true, format!("queues stay as they are: {}", problem.message)),
     };
     let reason = if warning { "QueuesLeft" } else { "Deleted" };
-    tell(ctx, &object, &Notice { warning, reason: reason.to_owned(), action: "Delete", note }).await;
+    tell(ctx, &*object, &Notice { warning, reason: reason.to_owned(), action: "Delete", note }).await;
     forget(ctx, &object);
     Ok(Action::await_change())
 }
@@ -92,7 +92,7 @@ async fn wait(ctx: &Context, seen: &Snapshot, message: &str) -> Error {
     let said = (Some(Phase::Deleting), Some(message.to_owned()));
     if (status.phase, status.message.clone()) != said {
         (status.phase, status.message) = said;
-        if let Err(error) = act::write_status(ctx, &seen.object, &status).await {
+        if let Err(error) = act::write_status(ctx, &*seen.object, &status).await {
             return Error::Act(error);
         }
     }

@@ -10,8 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::render::confined;
-use crate::names;
+use crate::{names, template::confined};
 
 /// What the worker is told of it.
 pub(super) fn environment(handler: &HandlerSpec) -> [(String, String); 3] {

@@ -7,7 +7,10 @@ use k8s_openapi::{
         NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
         NetworkPolicySpec,
     },
-    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
 };
 
 use super::render::Subject;
@@ -22,25 +25,35 @@ impl Subject<'_> {
     pub(super) fn network_policy(&self) -> NetworkPolicy {
         let mut ports = vec![self.secrets.hub_port];
         ports.extend(self.secrets.sink_port.filter(|p| *p != self.secrets.hub_port));
-        let mut egress = vec![
-            out(vec![port("UDP", DNS), port("TCP", DNS)]),
-            out(ports.into_iter().map(|p| port("TCP", p)).collect()),
-        ];
-        egress.extend(self.pipeline.egress.iter().cloned());
-        let mut from = vec![namespace(names::METRICS, "allowed")];
-        from.extend(self.install.namespace.as_deref().map(|n| namespace("kubernetes.io/metadata.name", n)));
-        NetworkPolicy {
-            metadata: self.service_account().metadata,
-            spec: Some(NetworkPolicySpec {
-                pod_selector: Some(self.selector()),
-                policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
-                egress: Some(egress),
-                ingress: Some(vec![NetworkPolicyIngressRule {
-                    from: Some(from),
-                    ports: Some(vec![port("TCP", u16::try_from(names::WORKER_PORT).unwrap_or_default())]),
-                }]),
-            }),
-        }
+        let namespace = self.install.namespace.as_deref();
+        policy(self.service_account().metadata, self.selector(), &ports, &self.pipeline.egress, namespace)
+    }
+}
+
+/// Out: DNS, some ports, and what a spec adds. In: the workers' port, from the operator's namespace and from those that are labelled.
+pub(crate) fn policy(
+    metadata: ObjectMeta,
+    selector: LabelSelector,
+    ports: &[u16],
+    egress: &[NetworkPolicyEgressRule],
+    operator: Option<&str>,
+) -> NetworkPolicy {
+    let mut rules =
+        vec![out(vec![port("UDP", DNS), port("TCP", DNS)]), out(ports.iter().map(|p| port("TCP", *p)).collect())];
+    rules.extend(egress.iter().cloned());
+    let mut from = vec![namespace(names::METRICS, "allowed")];
+    from.extend(operator.map(|n| namespace("kubernetes.io/metadata.name", n)));
+    NetworkPolicy {
+        metadata,
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector),
+            policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
+            egress: Some(rules),
+            ingress: Some(vec![NetworkPolicyIngressRule {
+                from: Some(from),
+                ports: Some(vec![port("TCP", u16::try_from(names::WORKER_PORT).unwrap_or_default())]),
+            }]),
+        }),
     }
 }
 

@@ -6,19 +6,20 @@ use drover_crds::{
     api::{IngestPipeline, SecretRef},
     resolved::{Pipeline, SUSPECT_STEPS, suspects_queue, web_port},
 };
-use drover_worker::{hub::HubAddress, store::StoreAddress};
+use drover_worker::{hub::HubAddress, status::WorkerStatus, store::StoreAddress};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt as _};
 use kube_runtime::reflector::{self, Store};
 
 use super::{
-    admit::{self, Claim},
+    admit,
     revision::digest,
     size,
     snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
     suspects,
 };
 use crate::{
+    claims::{self, Claim},
     context::{Caches, Context, now},
     hub::{Hub, Topology},
     metrics::ObjectLabels,
@@ -178,7 +179,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
 }
 
 /// What a new secret may mend.
-fn refused(reason: &str) -> bool {
+pub(crate) fn refused(reason: &str) -> bool {
     [
         "AccessRefused",
         "AuthenticationFailed",
@@ -231,7 +232,7 @@ async fn server(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant: In
 }
 
 /// Changes with what workers read of a secret.
-fn fingerprint(secret: &SecretRef, data: &Data) -> String {
+pub(crate) fn fingerprint(secret: &SecretRef, data: &Data) -> String {
     const KEYS: [&str; 10] =
         ["uri", "ca.crt", "tls.crt", "tls.key", "host", "port", "username", "password", "database", "token"];
     let read: Vec<_> = KEYS.iter().map(|k| (k, data.get(secret.key(k)))).collect();
@@ -246,36 +247,8 @@ async fn claims(
     hub: &HubAddress,
     instant: Instant,
 ) -> Result<(), Problem> {
-    let own = claim(object, pipeline);
-    let mut others = Vec::new();
-    for other in ctx.pipelines.iter().flat_map(Store::state) {
-        let Ok(other) = &other.0 else { continue };
-        if other.uid() == object.uid() {
-            continue;
-        }
-        let Ok(resolved) = admit::resolve(other) else { continue };
-        let candidate = claim(other, &resolved);
-        if !candidate.names.iter().any(|n| own.names.contains(n)) {
-            continue;
-        }
-        let namespace = other.namespace().unwrap_or_default();
-        let Ok(data) = ctx.secrets.get(&ctx.client, &namespace, &resolved.hub.name, instant).await else { continue };
-        let same = hub_address(&resolved.hub, &data).ok().and_then(|a| a.identity().ok());
-        if same
-            .is_some_and(|a| hub.identity().is_ok_and(|b| (&a.host, a.port, &a.vhost) == (&b.host, b.port, &b.vhost)))
-        {
-            others.push(candidate);
-        }
-    }
-    admit::conflict(&own, &others)
-}
-
-fn claim(object: &IngestPipeline, pipeline: &Pipeline) -> Claim {
-    Claim {
-        owner: format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()),
-        since: object.meta().creation_timestamp.as_ref().map(|t| t.0),
-        names: admit::claimed_names(pipeline),
-    }
+    let own = Claim::of_pipeline(object, pipeline);
+    claims::check(ctx, object.uid().as_deref(), &own, hub, instant).await
 }
 
 fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
@@ -294,15 +267,15 @@ fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
     }
 }
 
-/// Objects of a kind that belong to a pipeline, oldest first.
-fn of<K>(store: &Store<K>, object: &IngestPipeline) -> Vec<Arc<K>>
+/// Objects of a kind that belong to a pipeline or query, oldest first.
+pub(crate) fn of<K>(store: &Store<K>, object: &impl Resource) -> Vec<Arc<K>>
 where
     K: Resource<DynamicType = ()> + reflector::Lookup<DynamicType = ()> + Clone + 'static,
 {
-    let uid = object.uid();
+    let uid = object.meta().uid.clone();
     let mut found = store.state_filter(|o| {
         let meta = Resource::meta(o);
-        meta.namespace == object.metadata.namespace
+        meta.namespace == object.meta().namespace
             && meta.owner_references.iter().flatten().any(|r| Some(&r.uid) == uid.as_ref())
     });
     found.sort_by_key(|o| {
@@ -318,7 +291,7 @@ pub(super) async fn all_idle(ctx: &Context, pods: &[Arc<Pod>]) -> bool {
     let alive = pods.iter().filter(|p| !matches!(phase(p).as_str(), "Pending" | "Succeeded" | "Failed"));
     let asked: Option<Vec<_>> = alive.map(|p| Some((p.name_any(), p.status.as_ref()?.pod_ip.clone()?))).collect();
     let Some(asked) = asked else { return false };
-    let answers = ctx.workers.ask(asked).await;
+    let answers = ctx.workers.ask::<WorkerStatus>(asked).await;
     answers.iter().all(|(_, status)| status.as_ref().is_some_and(|s| s.in_flight == 0 && s.held == 0))
 }
 

@@ -14,7 +14,7 @@ use crate::drift::Repair;
 
 /// Costs of pods, writes in their order, then the status, then deletions, then events, then when to look again.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Pods and what it would cost to lose them, before some are removed.
     pub costs: Vec<(String, String)>,
     /// Objects to write, in this order: what pods refer to comes before what makes pods.
@@ -31,7 +31,7 @@ pub(super) struct Plan {
 
 /// An object in the cluster.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Object {
+pub(crate) enum Object {
     /// Identity of the pods, without a token.
     ServiceAccount(ServiceAccount),
     /// Whom the pods may talk to.
@@ -46,7 +46,7 @@ pub(super) enum Object {
 
 /// An object to delete, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Doomed {
+pub(crate) enum Doomed {
     /// A revision's pods: they are told to end, finish what they hold and return the rest.
     Deployment(String),
     /// A revision's environment.
@@ -57,7 +57,7 @@ pub(super) enum Doomed {
 
 /// An Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Notice {
+pub(crate) struct Notice {
     /// Something a person should look at.
     pub warning: bool,
     /// In CamelCase.
@@ -70,7 +70,7 @@ pub(super) struct Notice {
 
 impl Object {
     /// Kind and name, for people.
-    pub(super) fn describe(&self) -> (&'static str, &str) {
+    pub(crate) fn describe(&self) -> (&'static str, &str) {
         let (kind, name) = match self {
             Self::ServiceAccount(o) => ("ServiceAccount", &o.metadata.name),
             Self::NetworkPolicy(o) => ("NetworkPolicy", &o.metadata.name),

@@ -15,7 +15,7 @@ const WORKED: SignedDuration = SignedDuration::from_secs(3);
 
 /// A revision's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Pods that there are.
     pub replicas: i32,
     /// Pods that consume.
@@ -25,7 +25,7 @@ pub(super) struct Counts {
 }
 
 /// Pods of a Deployment.
-pub(super) fn counts(deployment: &Deployment) -> Counts {
+pub(crate) fn counts(deployment: &Deployment) -> Counts {
     let status = deployment.status.clone().unwrap_or_default();
     Counts {
         replicas: status.replicas.unwrap_or(0),
@@ -35,7 +35,7 @@ pub(super) fn counts(deployment: &Deployment) -> Counts {
 }
 
 /// Why fewer pods of a revision consume than should: the first reason that a person can do something about.
-pub(super) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str) -> Option<Problem> {
+pub(crate) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str) -> Option<Problem> {
     let own = || pods.iter().map(AsRef::as_ref).filter(|p| label(p, names::REVISION) == Some(revision));
     own()
         .find_map(waiting)
@@ -45,7 +45,7 @@ pub(super) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revis
 }
 
 /// True if a pod of a revision is there, also one that ends.
-pub(super) fn any_of(pods: &[impl AsRef<Pod>], revision: &str) -> bool {
+pub(crate) fn any_of(pods: &[impl AsRef<Pod>], revision: &str) -> bool {
     pods.iter().any(|p| label(p.as_ref(), names::REVISION) == Some(revision))
 }
 

@@ -100,7 +100,7 @@ async fn guarded(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) ->
 async fn apply(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Result<Action, Error> {
     let seen = observe::observe(ctx, caches, object).await;
     let plan = decide::decide(&seen);
-    act::act(ctx, &seen.object, &plan).await.map_err(Error::Act)?;
+    act::act(ctx, &*seen.object, &plan).await.map_err(Error::Act)?;
     measure(ctx, &seen, plan.status.as_ref().or(seen.object.status.as_ref()));
     Ok(Action::requeue(plan.requeue))
 }
@@ -136,7 +136,7 @@ pub fn error_policy(object: Arc<Guarded>, error: &Error, ctx: Arc<(Context, Cach
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

@@ -355,12 +355,12 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
 }
 
 /// True if the status says that all is well.
-pub(super) fn is_ready(status: &Status) -> bool {
+pub(crate) fn is_ready(status: &Status) -> bool {
     find(&status.conditions, "Ready").is_some_and(|c| c.status == "True")
 }
 
 /// Events for conditions that have changed, and for a revision that has taken over.
-pub(super) fn notices(old: &Status, new: &Status, mode: ScalingMode) -> Vec<Notice> {
+pub(crate) fn notices(old: &Status, new: &Status, mode: ScalingMode) -> Vec<Notice> {
     let mut notices: Vec<Notice> =
         new.conditions.iter().filter_map(|c| notice(find(&old.conditions, &c.type_), c)).collect();
     if let Some(active) = new.active_revision.as_ref().filter(|a| old.active_revision.as_ref() != Some(a)) {
@@ -416,7 +416,7 @@ fn limited(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
 
 /// What was decided and a condition are written at once; numbers, and a reason that changes nothing, at most every 15 s, and numbers
 /// only when one moved by a tenth.
-pub(super) fn must_write(old: &Status, new: &Status, age: Option<Duration>) -> bool {
+pub(crate) fn must_write(old: &Status, new: &Status, age: Option<Duration>) -> bool {
     if without_numbers(old) != without_numbers(new) {
         return true;
     }

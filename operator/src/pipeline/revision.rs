@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 const DIGITS: usize = 10;
 
 /// The name of a revision. The template must not carry the name yet.
-pub(super) fn name(environment: &BTreeMap<String, String>, template: &PodTemplateSpec) -> String {
+pub(crate) fn name(environment: &BTreeMap<String, String>, template: &PodTemplateSpec) -> String {
     let text = serde_json::to_vec(&(environment, template)).expect("maps with text as keys are valid JSON");
     digest(&text, DIGITS)
 }
 
 /// The first hexadecimal digits of a hash.
-pub(super) fn digest(bytes: &[u8], digits: usize) -> String {
+pub(crate) fn digest(bytes: &[u8], digits: usize) -> String {
     let nibbles = Sha256::digest(bytes).into_iter().flat_map(|b| [b >> 4, b & 15]);
     nibbles.filter_map(|n| char::from_digit(u32::from(n), 16)).take(digits).collect()
 }

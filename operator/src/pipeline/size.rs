@@ -53,13 +53,13 @@ pub(super) fn desired(decision: &Decision) -> i32 {
 }
 
 /// Pods that are asked for so far: of the largest revision.
-pub(super) fn running(owned: &Owned) -> i32 {
+pub(crate) fn running(owned: &Owned) -> i32 {
     let live = owned.deployments.iter().filter(|d| d.metadata.deletion_timestamp.is_none());
     live.map(|d| asked(d)).max().unwrap_or(0)
 }
 
 /// Pods that a Deployment asks for.
-pub(super) fn asked(deployment: &Deployment) -> i32 {
+pub(crate) fn asked(deployment: &Deployment) -> i32 {
     deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
 }
 
@@ -68,7 +68,7 @@ fn count(replicas: u32) -> i32 {
 }
 
 /// A Deployment of an older revision with another number of pods; all else stays as it is.
-pub(super) fn resized(live: &Deployment, replicas: i32) -> Deployment {
+pub(crate) fn resized(live: &Deployment, replicas: i32) -> Deployment {
     let mut wanted = Deployment { metadata: live.metadata.clone(), spec: live.spec.clone(), status: None };
     let meta = &mut wanted.metadata;
     (meta.managed_fields, meta.resource_version, meta.uid) = (None, None, None);

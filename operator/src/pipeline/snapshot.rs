@@ -21,7 +21,7 @@ use crate::{
 
 /// What was seen of a pipeline and of what belongs to it.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// When it was seen.
     pub now: Timestamp,
     /// How long ago its status was written by this process, if it was.
@@ -50,7 +50,7 @@ pub(super) struct Snapshot {
 
 /// What a revision needs to know of the secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Secrets {
+pub(crate) struct Secrets {
     /// Changes with what the workers read of the secrets.
     pub digest: String,
     /// Port of the hub.
@@ -61,14 +61,14 @@ pub(super) struct Secrets {
 
 /// What the hub says of a pipeline's queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HubFacts {
+pub(crate) struct HubFacts {
     /// Messages in the dead-letter queue.
     pub dead: u32,
 }
 
 /// What a pipeline owns in the cluster.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Owned {
+pub(crate) struct Owned {
     /// One for each revision.
     pub deployments: Vec<Arc<Deployment>>,
     /// One for each step of suspects that there has been.
@@ -87,7 +87,7 @@ pub(super) struct Owned {
 
 /// A worker and what it says.
 #[derive(Debug, Clone)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     /// Name of its pod.
     pub pod: String,
     /// What it says; `None` where it did not answer.
@@ -96,7 +96,7 @@ pub(super) struct Worker {
 
 /// What the operator was installed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Install {
+pub(crate) struct Install {
     /// Image of workers, where a pipeline names none.
     pub worker_image: String,
     /// Its pull policy.
@@ -107,12 +107,12 @@ pub(super) struct Install {
 
 impl Snapshot {
     /// Name of the pipeline.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.object.metadata.name.as_deref().unwrap_or_default()
     }
 
     /// The status as it was last written.
-    pub(super) fn old_status(&self) -> drover_crds::api::Status {
+    pub(crate) fn old_status(&self) -> drover_crds::api::Status {
         self.object.status.clone().unwrap_or_default()
     }
 }

@@ -4,10 +4,12 @@
 //! Shared with the operator. Knows nothing of streams.
 
 mod revisions;
+mod state;
 
 use tokio_postgres::Client;
 
 pub use revisions::{Boundary, hand_over, stage};
+pub use state::{Emission, Partition, State, finish, look};
 
 use crate::store::table::quoted;
 

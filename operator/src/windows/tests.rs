@@ -1,0 +1,5 @@
+mod claims;
+mod model;
+mod properties;
+mod rendering;
+mod sizing;

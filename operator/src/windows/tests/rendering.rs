@@ -1,0 +1,80 @@
+//! What is rendered, as text: a change of it is seen in review, and one that makes a new revision of every query is no accident.
+
+use serde_json::json;
+
+use super::model::{SUMS, World, spec};
+use crate::pipeline::plan::Object;
+
+fn yaml(world: &World) -> String {
+    let mut text = String::new();
+    for (object, _) in world.plan().writes {
+        let part = match object {
+            Object::ServiceAccount(o) => serde_saphyr::to_string(&o),
+            Object::NetworkPolicy(o) => serde_saphyr::to_string(&o),
+            Object::DisruptionBudget(o) => serde_saphyr::to_string(&o),
+            Object::ConfigMap(o) => serde_saphyr::to_string(&o),
+            Object::Deployment(o) => serde_saphyr::to_string(&o),
+        };
+        text.push_str("---\n");
+        text.push_str(&part.unwrap());
+    }
+    text
+}
+
+#[test]
+fn objects_of_a_small_query() {
+    insta::assert_snapshot!(yaml(&World::new(spec())));
+}
+
+#[test]
+fn objects_of_a_query_with_everything_set() {
+    let mut spec = spec();
+    spec["query"] = json!("SELECT a INTO A FROM input SELECT b INTO B FROM input");
+    spec.as_object_mut().unwrap().remove("sink");
+    spec["outputs"] = json!({
+        "A": {"postgres": {"secretRef": {"name": "warehouse"}, "table": "public.a"}},
+        "B": {"hub": {"exchange": "results", "routingKey": "b.{b}"}},
+    });
+    spec["input"]["partitions"] = json!(8);
+    spec["ordering"] = json!({"policy": "DeadLetter", "lateArrivalSeconds": 60, "outOfOrderSeconds": 2});
+    spec["store"]["postgres"]["schema"] = json!("state");
+    spec["hub"]["secretRef"]["keys"] = json!({"uri": "connection"});
+    spec["retry"] = json!({"attempts": 2});
+    spec["worker"] = json!({
+        "image": "registry.example/mine:2",
+        "env": [{"name": "RUST_LOG", "value": "debug"}],
+        "resources": {"limits": {"memory": "1Gi"}},
+        "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+        "podTemplate": {
+            "labels": {"team": "iot"},
+            "nodeSelector": {"disk": "ssd"},
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+        },
+    });
+    insta::assert_snapshot!(yaml(&World::new(spec)));
+}
+
+#[test]
+fn only_what_changes_rows_makes_another_version() {
+    let version = |change: fn(&mut serde_json::Value)| {
+        let mut spec = spec();
+        change(&mut spec);
+        World::new(spec).wanted()
+    };
+    let plain = version(|_| {});
+    let same: [fn(&mut serde_json::Value); 5] = [
+        |s| s["ordering"] = json!({"policy": "Adjust", "lateArrivalSeconds": 5}),
+        |s| s["worker"] = json!({"image": "other:1"}),
+        |s| s["input"]["partitions"] = json!(8),
+        |s| s["retry"] = json!({"attempts": 9}),
+        |s| s["sink"]["postgres"]["secretRef"]["name"] = json!("another"),
+    ];
+    assert!(same.into_iter().all(|change| version(change) == plain));
+    let other: [fn(&mut serde_json::Value); 4] = [
+        |s| s["query"] = json!(SUMS),
+        |s| s["ordering"] = json!({"lateArrivalSeconds": 6}),
+        |s| s["sink"]["postgres"]["table"] = json!("u"),
+        |s| s["sink"] = json!({"hub": {"exchange": "x"}}),
+    ];
+    assert!(other.into_iter().all(|change| version(change) != plain));
+}
