@@ -6,8 +6,6 @@
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
 export CARGO_TARGET_DIR=$TARGET PATH=$BIN:$PATH CARGO_TERM_COLOR=never
-services=(broker store stream) # test targets that need the hub or the store of the tests
-on_cluster=(cluster)      # and those that need a cluster
 results=$(mktemp)
 failed='' started=''
 begin=$EPOCHREALTIME
@@ -57,24 +55,26 @@ suite() {
     say "== $name: $([ "$status" -eq 0 ] && echo passed || echo FAILED), $(seconds_since "$start") s"
 }
 
-# targets: the names of all integration tests, one a line.
+# targets: all integration tests, each as its name and its file or folder.
 targets() {
-    find {crds,operator,worker,e2e}/tests -maxdepth 1 -name '*.rs' -exec basename -s .rs {} \; 2> /dev/null
-    find {crds,operator,worker,e2e}/tests -mindepth 2 -maxdepth 2 -name main.rs -printf '%h\n' 2> /dev/null | xargs -r -n 1 basename
+    local path
+    for path in {crds,operator,worker,e2e}/tests/*; do
+        if [ -e "$path/main.rs" ]; then echo "${path##*/} $path"
+        elif [ "${path%.rs}" != "$path" ]; then echo "$(basename -s .rs "$path") $path"
+        fi
+    done
 }
 
-among() { local name=$1 other; shift; for other in "$@"; do [ "$name" != "$other" ] || return 0; done; return 1; }
-
-# selected KIND: --test arguments for the targets of a kind that exist.
+# selected KIND: --test arguments for the targets of a kind; those that need the hub or the store are known by what they read.
 selected() {
-    local name
-    targets | sort -u | while IFS= read -r name; do
-        if among "$name" "${services[@]}"; then kind=services
-        elif among "$name" "${on_cluster[@]}"; then kind=cluster
+    local name path kind
+    targets | while read -r name path; do
+        if [ "$name" = cluster ]; then kind=cluster
+        elif grep -rqE 'DROVER_TEST_(HUB|STORE)_|services/reach' "$path"; then kind=services
         else kind=pure
         fi
-        [ "$kind" != "$1" ] || printf -- '--test %s ' "$name"
-    done
+        [ "$kind" != "$1" ] || echo "$name"
+    done | sort -u | sed 's/^/--test /' | tr '\n' ' '
 }
 
 lint() {

@@ -15,23 +15,25 @@ fn now() -> Instant {
 async fn shutdown_finishes_what_runs_and_returns_the_rest() {
     let lane = Lane::new("drain-returns").await;
     lane.table(COLUMNS).await;
-    // Each batch takes half a second, so that most messages are not started.
-    lane.sql(
-        "CREATE OR REPLACE FUNCTION \"drain-slow\"() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
-         CREATE TRIGGER slow BEFORE INSERT ON \"drain-returns\" FOR EACH STATEMENT EXECUTE FUNCTION \"drain-slow\"()",
-    )
-    .await;
-    lane.publish_numbered(0..1000).await;
     let worker = lane.worker(APPEND, &[("DROVER_CONCURRENCY", "1"), ("DROVER_SOURCE_PREFETCH", "300")]).await;
-    eventually("messages held", || async { (worker.status().await.held > 0 && lane.count().await > 0).then_some(()) })
-        .await;
-    worker.stop().await;
+    lane.publish_numbered(0..1).await;
+    worker.await_done(1).await;
+    // The next batch waits for the table, and what comes after it waits for the batch.
+    lane.sql("BEGIN; LOCK TABLE \"drain-returns\" IN SHARE MODE").await;
+    lane.publish_numbered(1..2).await;
+    eventually("a batch of one", || async { (worker.status().await.in_flight == 1).then_some(()) }).await;
+    lane.publish_numbered(2..1001).await;
+    eventually("messages held", || async { (worker.status().await.held > 0).then_some(()) }).await;
+    tokio::join!(worker.stop(), async {
+        eventually("the rest is back", || async { (lane.ready(&lane.name).await == 999).then_some(()) }).await;
+        lane.sql("COMMIT").await;
+    });
     let written = lane.count().await;
     let left = lane.take(&lane.name).await;
-    assert_eq!(written + left.len() as u64, 1000, "each message is a row or in the queue, once");
+    assert_eq!(written + left.len() as u64, 1001, "each message is a row or in the queue, once");
+    assert_eq!(written, 2, "what runs is finished");
     assert!(left.iter().any(|m| header(m, "x-drover-returned") == "1"));
     assert!(left.iter().all(|m| !m.redelivered), "nothing was left to the broker to requeue");
-    lane.sql("DROP TABLE \"drain-returns\"; DROP FUNCTION \"drain-slow\"()").await;
     lane.close().await;
 }
 
