@@ -15,6 +15,7 @@ mod poison_bodies;
 mod process;
 mod restarts;
 mod server;
+mod slow;
 mod surroundings;
 mod upsert;
 
