@@ -31,6 +31,7 @@ mod outage;
 mod prepare;
 pub(crate) mod publisher;
 mod ramp;
+pub mod redrive;
 pub(crate) mod reject;
 mod session;
 pub(crate) mod sink;
