@@ -20,7 +20,7 @@ pub use ingest_pipeline::{
 pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
-pub use status::{Delivery, Phase, ScaleStatus, Status};
+pub use status::{Delivery, Phase, RedriveStatus, ScaleStatus, Status};
 pub use window_query::{
     OrderingPolicy, OrderingSpec, QueryDeletionPolicy, QueryRetrySpec, QuerySink, ResultTable, RetentionSpec,
     WindowQuery, WindowQuerySpec,

@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     hub::{Hubs, Topologies},
     metrics::Metrics,
+    redrive::Redrives,
     scales::Scales,
     secrets::Secrets,
     store::Stores,
@@ -54,6 +55,8 @@ pub struct Context {
     pub topologies: std::sync::Arc<Topologies>,
     /// Samples queues and decides how many workers there should be.
     pub scales: std::sync::Arc<Scales>,
+    /// Sends dead letters back.
+    pub redrives: std::sync::Arc<Redrives>,
     /// Looks at tables.
     pub stores: std::sync::Arc<Stores>,
     /// Secrets that were read.

@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod plugin;
 mod probe;
 pub mod problem;
+pub mod redrive;
 pub mod run;
 pub mod scales;
 pub mod scaling;

@@ -21,6 +21,7 @@ use crate::{
     context::{Context, now},
     drift::Repair,
     names::MANAGER,
+    redrive,
 };
 
 /// Pods written at the same time.
@@ -83,6 +84,9 @@ pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Re
     }
     if let Some(status) = &plan.status {
         write_status(ctx, object, status).await?;
+    }
+    if let Some(order) = &plan.redrive {
+        redrive::start(ctx, object, order.clone());
     }
     for doomed in &plan.deletes {
         delete(ctx, &namespace, doomed).await?;

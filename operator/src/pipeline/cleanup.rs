@@ -82,6 +82,7 @@ pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     ctx.written.forget(&uid);
     ctx.stores.forget(&uid);
     ctx.scales.forget(&uid);
+    ctx.redrives.forget(&uid);
     ctx.topologies.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     drift::{self, Repair},
-    names,
+    names, redrive,
 };
 
 /// When all is well: drift of the hub, which nothing tells of, is put right within it.
@@ -222,11 +222,18 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
 }
 
 fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
-    let status = report::status(seen, rollout);
+    let mut status = report::status(seen, rollout);
     let old = seen.old_status();
+    let redriven = redrive::decide(&redrive::Seen::of(seen));
+    plan.redrive = redriven.start.and_then(|start| Some(start.order(seen.admitted.as_ref().ok()?)));
+    plan.events.extend(redriven.notice);
+    status.redrive = redriven.status;
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |p| p.scaling.mode);
     plan.events.extend(report::notices(&old, &status, mode));
-    let calm = report::is_ready(&status) && rollout.settled() && !suspects::are_handled(seen);
+    let calm = report::is_ready(&status)
+        && rollout.settled()
+        && !suspects::are_handled(seen)
+        && status.redrive.as_ref().is_none_or(|r| r.finished_at.is_some());
     plan.status = report::must_write(&old, &status, seen.status_age).then_some(status);
     plan.requeue = if calm { STEADY } else { WAITING };
     plan

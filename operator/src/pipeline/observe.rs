@@ -82,6 +82,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         suspects: None,
         workers: Vec::new(),
         scale: ctx.scales.decision(&uid),
+        redrive: ctx.redrives.progress(&uid),
         install: Install {
             worker_image: ctx.config.worker_image.clone(),
             pull_policy: ctx.config.worker_pull_policy.clone(),

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 
-use crate::drift::Repair;
+use crate::{drift::Repair, redrive::Order};
 
 /// Costs of pods, writes in their order, then the status, then deletions, then events, then when to look again.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub writes: Vec<(Object, Repair)>,
     /// The status to write, where it says something new.
     pub status: Option<Status>,
+    /// Dead letters to send back, once the status tells of it.
+    pub redrive: Option<Order>,
     /// Objects to delete, once the status tells what has taken their place.
     pub deletes: Vec<Doomed>,
     /// What to tell people.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_crds::api::{Binding, Phase, ScaleStatus, ScalingMode, Status};
+use drover_crds::api::{Binding, Phase, RedriveStatus, ScaleStatus, ScalingMode, Status};
 use drover_worker::status::HoldingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -97,6 +97,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
             External::Fine(HubFacts { dead }) => Some(i64::from(dead)),
             _ => old.dead_letters,
         },
+        redrive: old.redrive.clone(),
         // Those of before stay until the hub is seen to have none of them.
         bindings: match (&seen.hub, pipeline) {
             (External::Fine(_), Some(p)) => p.bindings.clone(),
@@ -430,15 +431,17 @@ pub(crate) fn must_write(old: &Status, new: &Status, age: Option<Duration>) -> b
 
 fn without_numbers(status: &Status) -> Status {
     let desired = status.scale.as_ref().map(|s| ScaleStatus { desired: s.desired, ..ScaleStatus::default() });
-    Status { dead_letters: None, scale: desired, ..status.clone() }
+    let redrive = status.redrive.clone().map(|r| RedriveStatus { redriven: 0, remaining: None, ..r });
+    Status { dead_letters: None, scale: desired, redrive, ..status.clone() }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "compared by tenths")]
-fn numbers(status: &Status) -> [Option<f64>; 7] {
+fn numbers(status: &Status) -> [Option<f64>; 8] {
     let scale = status.scale.clone().unwrap_or_default();
     let count = |n: Option<i64>| n.map(|n| n as f64);
     [
         count(status.dead_letters),
+        count(status.redrive.as_ref().map(|r| r.redriven)),
         count(scale.backlog),
         count(scale.ready),
         count(scale.unacked),

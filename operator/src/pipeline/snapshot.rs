@@ -16,6 +16,7 @@ use k8s_openapi::{
 
 use crate::{
     problem::{External, Problem},
+    redrive::Progress,
     scaling::Decision,
 };
 
@@ -44,6 +45,8 @@ pub(crate) struct Snapshot {
     pub workers: Vec<Worker>,
     /// How many workers there should be; `None` where it is not decided yet, and what runs stays.
     pub scale: Option<Decision>,
+    /// The redrive that this process runs or has run.
+    pub redrive: Option<Progress>,
     /// What the operator was installed with.
     pub install: Install,
 }

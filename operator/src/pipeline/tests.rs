@@ -3,5 +3,6 @@
 mod claims;
 mod model;
 mod properties;
+mod redriving;
 mod rendering;
 mod sizing;

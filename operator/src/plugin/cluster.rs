@@ -112,9 +112,7 @@ pub(super) async fn dead_letters(cluster: &Cluster, queue: &Queue) -> Result<(De
     };
     hub.uri = given.unwrap_or(hub.uri);
     hub.tls.ca = ca.or(hub.tls.ca);
-    let source = pipeline.queue.clone();
-    // An adopted queue is not bound to the pipeline's exchange.
-    let back = if pipeline.adopt { Destination::Queue(source) } else { Destination::Source(source) };
+    let back = Destination::back(&pipeline);
     Ok((DeadLetters { hub, queue: pipeline.dead_letter_queue }, back))
 }
 

@@ -24,6 +24,7 @@ use crate::{
     names,
     pipeline::admit,
     problem::{External, Problem},
+    redrive::Progress,
     scaling::{Decision, Reason},
 };
 
@@ -40,6 +41,7 @@ pub(super) struct World {
     pub clock: Timestamp,
     pub status_age: Option<Duration>,
     pub scale: Option<Decision>,
+    pub redrive: Option<Progress>,
 }
 
 pub(super) fn spec() -> Value {
@@ -75,6 +77,7 @@ impl World {
             clock: "2026-01-01T00:00:00Z".parse().unwrap(),
             status_age: None,
             scale: None,
+            redrive: None,
         }
     }
 
@@ -103,6 +106,7 @@ impl World {
             suspects: self.suspects.clone(),
             workers: self.workers.clone(),
             scale: self.scale,
+            redrive: self.redrive.clone(),
             install: Install {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
                 pull_policy: "IfNotPresent".to_owned(),
