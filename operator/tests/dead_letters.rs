@@ -81,12 +81,11 @@ impl Lane {
             let queue = self.letters.queue.as_str().into();
             async move {
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                self.channel.basic_publish("".into(), queue, options, body.as_bytes(), properties).await.unwrap()
+                let sent = self.channel.basic_publish("".into(), queue, options, body.as_bytes(), properties).await;
+                assert!(sent.unwrap().await.unwrap().is_ack());
             }
         });
-        for confirm in futures::future::join_all(publish).await {
-            assert!(confirm.await.unwrap().is_ack());
-        }
+        futures::future::join_all(publish).await;
     }
 
     /// Messages that are ready, and consumers.
