@@ -27,6 +27,8 @@ const LINE: usize = 60;
 /// # Errors
 /// If it cannot be done; the message says why.
 pub fn main(cli: Cli) -> Result<()> {
+    // Fails only if one is installed already, which is then the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(cli))
 }
