@@ -86,6 +86,9 @@ mod tests {
         );
     }
 
+    /// Conditions that are False where something is wrong.
+    const CONDITIONS: [&str; 5] = ["Accepted", "HubReady", "StoreReady", "DeadLetterSafe", "WorkersReady"];
+
     /// The sources of a directory and those below it, as far as they give reasons of conditions.
     fn sources(directory: &Path) -> String {
         let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -133,7 +136,6 @@ mod tests {
             errors.iter().map(|file| shipped(&fs::read_to_string(worker.join(file)).unwrap())).collect();
         reasons.extend(of_errors(&errors));
         assert!(reasons.len() > 40, "the sources are read in vain: {reasons:?}");
-        const CONDITIONS: [&str; 5] = ["Accepted", "HubReady", "StoreReady", "DeadLetterSafe", "WorkersReady"];
         let advised = |reason: &&&str| CONDITIONS.iter().any(|c| advice(c, reason).is_some_and(|a| a.remedy.is_some()));
         let without: Vec<_> = reasons.iter().filter(|reason| !advised(reason)).collect();
         assert!(without.is_empty(), "on docs/src/conditions.md nobody is told what to do: {without:?}");

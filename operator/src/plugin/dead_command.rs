@@ -34,7 +34,10 @@ pub(super) async fn run(cluster: &Cluster, command: Dead, now: Timestamp) -> Res
         }
         Dead::Redrive { queue, filter, extent, rate, to } => {
             let (letters, back) = cluster::dead_letters(cluster, &queue).await?;
-            let destination = to.map_or(back, Destination::Queue);
+            let destination = to.map(Destination::Queue).or(back);
+            let destination = destination.context(
+                "the dead letters of a query have no way back, as its streams are read in order: name a queue with --to",
+            )?;
             let pace = Pace { most: extent.max, rate, held: None, dry_run: extent.dry_run };
             let mut progress = Progress::new();
             let told = |report: &Report| progress.show(report);
