@@ -116,6 +116,7 @@ async fn send(
             worst = published;
         }
     }
+    scan.flush().await?;
     match worst {
         Published::Confirmed => Ok(()),
         Published::Unroutable => Err(DeadError::Unroutable(destination.name())),

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use lapin::{
     Channel, Connection, Consumer,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
@@ -19,8 +19,10 @@ use super::{DeadError, DeadLetters};
 
 /// Letters that a channel takes. Fewer are not worth a channel, and more are much memory.
 pub(super) const WINDOW: u16 = 1000;
+/// The consumers' tag.
+const TAG: &str = "kubectl-drover";
 /// A queue that gives nothing for so long has no more, whatever it told: others take from it too.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Letters in the order of the queue.
 pub(super) struct Scan {
@@ -103,13 +105,18 @@ impl Scan {
         Ok(())
     }
 
+    /// Waits until the hub has all acknowledgements of the last batch: who is ended now has doubled nothing of it.
+    pub(super) async fn flush(&self) -> Result<(), DeadError> {
+        let Some(channel) = self.channels.last() else { return Ok(()) };
+        channel.basic_qos(self.window, BasicQosOptions::default()).await.map_err(DeadError::Lost)
+    }
+
     async fn consume(&mut self) -> Result<Window, DeadError> {
         let channel = self.connection.create_channel().await.map_err(DeadError::Lost)?;
         channel.basic_qos(self.window, BasicQosOptions::default()).await.map_err(DeadError::Lost)?;
         self.channels.push(channel.clone());
         let options = BasicConsumeOptions::default();
-        let tag = ShortString::from("kubectl-drover");
-        let consumer = channel.basic_consume(self.queue.clone(), tag, options, FieldTable::default()).await;
+        let consumer = channel.basic_consume(self.queue.clone(), TAG.into(), options, FieldTable::default()).await;
         let queue = self.queue.to_string();
         let consumer = consumer.map_err(|source| DeadError::Queue { queue, source })?;
         Ok(Window { consumer, left: self.window })
@@ -123,6 +130,10 @@ impl Scan {
             if !(open || self.returned) || self.batch(usize::from(WINDOW)).await?.is_empty() {
                 break;
             }
+        }
+        // What a channel returns must not go to another one.
+        for channel in &self.channels {
+            channel.basic_cancel(TAG.into(), BasicCancelOptions::default()).await.map_err(DeadError::Lost)?;
         }
         for channel in self.channels {
             channel.close(200, "done".into()).await.map_err(DeadError::Lost)?;
