@@ -8,7 +8,7 @@ names=(drover-operator drover-worker)
 
 images_env() { printf "export DROVER_IMAGE_REGISTRY='%s'\nexport DROVER_IMAGE_TAG='%s'\n" "$1" "$2" > "$RUN/images.env"; }
 
-compile() { CARGO_TARGET_DIR=$TARGET cargo build --manifest-path "$REPO/Cargo.toml" --release -p drover-operator -p drover-worker; }
+compile() { CARGO_TARGET_DIR=$TARGET cargo build --manifest-path "$REPO/Cargo.toml" --release --bin drover-operator --bin drover-worker; }
 
 version() { awk -F'"' '/^version/ { print $2; exit }' "$REPO/Cargo.toml"; }
 
