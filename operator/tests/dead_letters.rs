@@ -81,11 +81,16 @@ impl Lane {
             let queue = self.letters.queue.as_str().into();
             async move {
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                self.channel.basic_publish("".into(), queue, options, body.as_bytes(), properties).await.unwrap()
+                self.channel
+                    .basic_publish("".into(), queue, options, body.as_bytes(), properties)
+                    .await
+                    .unwrap()
+                    .await
+                    .unwrap()
             }
         });
         for confirm in futures::future::join_all(publish).await {
-            assert!(confirm.await.unwrap().is_ack());
+            assert!(confirm.is_ack());
         }
     }
 
