@@ -5,6 +5,7 @@
 pub mod handler;
 pub mod hub;
 pub mod ingest_pipeline;
+pub mod rollout;
 pub mod scaling;
 pub mod sink;
 pub mod source;
@@ -17,10 +18,14 @@ pub use hub::{Binding, HubSpec, SecretRef};
 pub use ingest_pipeline::{
     DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, RetrySpec, TransformSpec,
 };
+pub use rollout::{
+    AnalysisSpec, BlueGreenSpec, Cause, Cutover, Evidence, PreviewSpec, Proof, RolloutPhase, RolloutSpec,
+    RolloutStatus, Tally,
+};
 pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
-pub use status::{Delivery, Phase, RedriveStatus, ScaleStatus, Status};
+pub use status::{Delivery, HANDLED_REQUESTS, Phase, RedriveStatus, ScaleStatus, Status};
 pub use window_query::{
     OrderingPolicy, OrderingSpec, QueryDeletionPolicy, QueryRetrySpec, QuerySink, ResultTable, RetentionSpec,
     WindowQuery, WindowQuerySpec,

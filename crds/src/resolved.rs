@@ -2,6 +2,7 @@
 
 mod queues;
 mod retry;
+mod rollout;
 mod web;
 
 use crate::api::{
@@ -48,8 +49,12 @@ pub const COOLDOWN_SECONDS: u32 = 60;
 /// The name after FROM in `transform.query`.
 pub const TRANSFORM_ALIAS: &str = "input";
 
-pub use queues::{SUSPECT_STEPS, delay_key, delay_queue, suspects_key, suspects_queue};
+pub use queues::{SUSPECT_STEPS, delay_key, delay_queue, mirror_queue, suspects_key, suspects_queue};
 pub use retry::{RETRY_ATTEMPTS, RETRY_INITIAL_SECONDS, RETRY_MAX_SECONDS, Retry};
+pub use rollout::{
+    MAX_ERROR_RATIO, MAX_SECONDS, MIN_MESSAGES, MIRROR_PERCENT, PREVIEW_REPLICAS, PROGRESS_DEADLINE_SECONDS, Rollout,
+    SCALE_DOWN_DELAY_SECONDS,
+};
 pub use web::{is_web, web_port};
 
 /// An `IngestPipeline` without open questions.
@@ -91,6 +96,8 @@ pub struct Pipeline {
     pub egress: Vec<NetworkPolicyEgressRule>,
     /// How many workers there are.
     pub scaling: Scaling,
+    /// How a new revision takes over.
+    pub rollout: Rollout,
     /// The dead-letter queue.
     pub dead_letter_queue: String,
     /// When what failed in passing is tried again.
@@ -252,6 +259,7 @@ impl Pipeline {
             pod_template: worker.pod_template.unwrap_or_default(),
             egress: worker.egress,
             scaling: Scaling::resolve(spec.scaling.as_ref()),
+            rollout: Rollout::resolve(spec.rollout.as_ref()),
             dead_letter_queue: dead.queue.unwrap_or_else(|| format!("{}.dead", source.queue)),
             retry: Retry::resolve(spec.retry.as_ref()),
             retention_seconds: dead.retention_seconds.unwrap_or(RETENTION_SECONDS),
@@ -267,6 +275,11 @@ impl Pipeline {
         let mut names = vec![
             ("source.queue", "the queue's name", self.queue.clone()),
             ("source.queue", "the exchange's name, <queue>.drover,", self.exchange()),
+            (
+                "source.queue",
+                "the mirror queue's name, <queue>.mirror-<revision>,",
+                mirror_queue(&self.queue, "0123456789"),
+            ),
             ("deadLetter.queue", "the queue's name", self.dead_letter_queue.clone()),
         ];
         for step in 1..=SUSPECT_STEPS {

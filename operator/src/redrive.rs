@@ -24,7 +24,7 @@ use crate::{
     secrets::hub_address,
 };
 
-pub(crate) use decide::{Seen, decide};
+pub(crate) use decide::{Seen, answer, decide};
 
 /// Redrives that run at the same time; others wait their turn.
 const AT_ONCE: usize = 4;

@@ -29,6 +29,7 @@ mod layout;
 mod meter;
 mod outage;
 mod prepare;
+mod preview;
 pub(crate) mod publisher;
 mod ramp;
 pub mod redrive;
@@ -60,7 +61,7 @@ use crate::{
 use backoff::Backoff;
 use context::Context;
 use credit::Limits;
-use session::{Crew, End, Session};
+use session::{Crew, End, Origin, Session};
 
 /// A session of so long was a good one: the next connection is tried at once.
 const GOOD: Duration = Duration::from_secs(10);
@@ -135,9 +136,13 @@ async fn supervise(settings: &Settings, context: &Arc<Context>, name: &str, drai
         grace: settings.grace,
         memory: settings.memory_limit,
     };
-    // Queues of suspects are the pipeline's own, whosever the source is.
-    let adopt = settings.source.adopt && settings.role == Role::Main;
-    let mut crew = Crew::new(context, limits, settings.role.queue(&settings.source.queue), adopt);
+    let origin = Origin {
+        queue: settings.queue(),
+        // Queues of suspects are the pipeline's own, whosever the source is. A copy never goes to the source.
+        by_nack: (settings.source.adopt && settings.role == Role::Main) || settings.preview.is_some(),
+        priority: settings.source.priority,
+    };
+    let mut crew = Crew::new(context, limits, origin);
     let mut backoff = Backoff::default();
     while !draining.is_cancelled() {
         let connected = tokio::select! {

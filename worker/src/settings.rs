@@ -48,6 +48,8 @@ pub const SOURCE_PREFETCH: &str = "DROVER_SOURCE_PREFETCH";
 pub const SOURCE_ID: &str = "DROVER_SOURCE_ID";
 /// Largest body, in bytes.
 pub const SOURCE_MAX_BYTES: &str = "DROVER_SOURCE_MAX_BYTES";
+/// Priority of the consumer: of two revisions the one with the higher number is given messages as long as it takes them.
+pub const CONSUMER_PRIORITY: &str = "DROVER_CONSUMER_PRIORITY";
 /// The pipeline's exchange, which dead letters and returns go through.
 pub const EXCHANGE: &str = "DROVER_EXCHANGE";
 /// The transform's query.
@@ -56,8 +58,11 @@ pub const TRANSFORM_QUERY: &str = "DROVER_TRANSFORM_QUERY";
 pub const HANDLER_PORT: &str = "DROVER_HANDLER_PORT";
 /// Seconds after which a message has hung in the handler.
 pub const HANDLER_TIMEOUT_SECONDS_VAR: &str = "DROVER_HANDLER_TIMEOUT_SECONDS";
-/// `true` where results are thrown away: the handler is told.
+/// `true`: the worker reads copies, from the queue of [`resolved::mirror_queue`]. It writes nothing that stays, and
+/// dead-letters nothing.
 pub const PREVIEW: &str = "DROVER_PREVIEW";
+/// A preview works on so many messages in a hundred, and skips the rest.
+pub const PREVIEW_PERCENT: &str = "DROVER_PREVIEW_PERCENT";
 /// `main`, `suspects-1` or `suspects-2`: which of the pipeline's queues is read.
 pub const ROLE: &str = "DROVER_ROLE";
 /// `true` where what was in flight at a crash is handled apart, by workers of its own.
@@ -136,8 +141,8 @@ pub struct Settings {
     pub transform: Option<String>,
     /// The handler that transforms in place of a query.
     pub handler: Option<Handler>,
-    /// Results are thrown away: the handler is told.
-    pub preview: bool,
+    /// The worker is a preview, and works on so many messages in a hundred.
+    pub preview: Option<u32>,
     /// Which queue is read.
     pub role: Role,
     /// What was in flight at a crash is handled apart.
@@ -197,6 +202,8 @@ pub struct Source {
     pub id: MessageId,
     /// Largest body, in bytes.
     pub max_bytes: u32,
+    /// Priority of the consumer.
+    pub priority: i32,
 }
 
 /// How the log is written.
@@ -226,8 +233,8 @@ impl Settings {
             source: source(&env, queue)?,
             transform: env.text(TRANSFORM_QUERY),
             handler: handler(&env)?,
-            preview: env.number(PREVIEW, "true or false", false)?,
-            role: env.number(ROLE, "main, suspects-1 or suspects-2", Role::Main)?,
+            preview: preview(&env)?,
+            role: role(&env)?,
             suspects: env.number(SUSPECTS, "true or false", false)?,
             last_exit: env.text(LAST_EXIT_FILE).map(PathBuf::from),
             retry: retry(&env)?,
@@ -242,6 +249,17 @@ impl Settings {
             memory_limit: env.optional(MEMORY_LIMIT_BYTES, "a number of bytes")?,
             listen: env.number(LISTEN, "an address and port such as 0.0.0.0:8080", default_listen())?,
         })
+    }
+}
+
+impl Settings {
+    /// The queue that is read: the source, one of its suspects, or that of the copies.
+    #[must_use]
+    pub fn queue(&self) -> String {
+        match self.preview {
+            Some(_) => resolved::mirror_queue(&self.source.queue, &self.identity.revision),
+            None => self.role.queue(&self.source.queue),
+        }
     }
 }
 
@@ -309,7 +327,29 @@ fn source(env: &Env<'_>, queue: String) -> Result<Source, SettingsError> {
         prefetch: env.positive(SOURCE_PREFETCH, PREFETCH)?,
         id,
         max_bytes: env.number(SOURCE_MAX_BYTES, "a number of bytes", MAX_BYTES)?,
+        priority: env.number(CONSUMER_PRIORITY, "a whole number", 0)?,
     })
+}
+
+fn preview(env: &Env<'_>) -> Result<Option<u32>, SettingsError> {
+    const EXPECTED: &str = "a percentage from 1 to 100";
+    let percent = env.optional(PREVIEW_PERCENT, EXPECTED)?;
+    if let Some(wrong_one) = percent.filter(|percent| !(1..=100).contains(percent)) {
+        return Err(wrong(PREVIEW_PERCENT, format!("{EXPECTED}, not {wrong_one}")));
+    }
+    match (env.number(PREVIEW, "true or false", false)?, percent) {
+        (true, percent) => Ok(Some(percent.unwrap_or(100))),
+        (false, None) => Ok(None),
+        (false, Some(_)) => Err(wrong(PREVIEW_PERCENT, format!("only together with {PREVIEW}"))),
+    }
+}
+
+fn role(env: &Env<'_>) -> Result<Role, SettingsError> {
+    let role = env.number(ROLE, "main, suspects-1 or suspects-2", Role::Main)?;
+    if role != Role::Main && preview(env)?.is_some() {
+        return Err(wrong(ROLE, format!("main together with {PREVIEW}")));
+    }
+    Ok(role)
 }
 
 fn sink(env: &Env<'_>) -> Result<Sink, SettingsError> {

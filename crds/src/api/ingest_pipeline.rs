@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    handler::HandlerSpec, hub::HubSpec, scaling::ScalingSpec, sink::Sink, source::SourceSpec, status::Status,
-    worker::WorkerSpec,
+    handler::HandlerSpec, hub::HubSpec, rollout::RolloutSpec, scaling::ScalingSpec, sink::Sink, source::SourceSpec,
+    status::Status, worker::WorkerSpec,
 };
 
 /// Takes messages of a hub's queue through stateless workers to a sink.
@@ -92,6 +92,9 @@ pub struct IngestPipelineSpec {
     /// Where messages go that cannot be processed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetterSpec>,
+    /// How a new revision takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSpec>,
     /// What becomes of the queues when the pipeline is deleted. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,

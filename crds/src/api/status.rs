@@ -5,7 +5,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::hub::Binding;
+use super::{hub::Binding, rollout::RolloutStatus};
+
+/// Most ids of answered requests that are kept: an annotation has one at a time, and older ones never come back.
+pub const HANDLED_REQUESTS: usize = 16;
 
 /// What was seen and decided.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -37,6 +40,16 @@ pub struct Status {
     /// The revision that takes messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_revision: Option<String>,
+    /// The revision that is to take over, or that was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview_revision: Option<String>,
+    /// Where its rollout is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// Ids of the requests by annotation that were answered last, the newest at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = HANDLED_REQUESTS), inner(length(max = 256)))]
+    pub handled_requests: Vec<String>,
     /// How many workers there should be, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleStatus>,

@@ -26,3 +26,9 @@ pub fn delay_queue(source: &str, seconds: u32) -> String {
 pub fn delay_key(seconds: u32) -> String {
     format!("delay-{seconds}")
 }
+
+/// The queue that copies of what arrives at a source go to while a revision is tried.
+#[must_use]
+pub fn mirror_queue(source: &str, revision: &str) -> String {
+    format!("{source}.mirror-{revision}")
+}

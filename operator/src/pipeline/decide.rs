@@ -226,6 +226,9 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let old = seen.old_status();
     let redriven = redrive::decide(&redrive::Seen::of(seen));
     plan.redrive = redriven.start.and_then(|start| Some(start.order(seen.admitted.as_ref().ok()?)));
+    if let (Some(_), Some(ended)) = (&redriven.notice, &redriven.status) {
+        redrive::answer(&mut status.handled_requests, &ended.id);
+    }
     plan.events.extend(redriven.notice);
     status.redrive = redriven.status;
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |p| p.scaling.mode);

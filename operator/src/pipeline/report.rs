@@ -92,6 +92,9 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         replicas: Some(seen.owned.deployments.iter().map(|d| pods::counts(d).replicas).sum()),
         selector: Some(names::selector(seen.name())),
         active_revision: rollout.active.clone(),
+        preview_revision: old.preview_revision.clone(),
+        rollout: old.rollout.clone(),
+        handled_requests: old.handled_requests.clone(),
         scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
             External::Fine(HubFacts { dead }) => Some(i64::from(dead)),

@@ -1,6 +1,9 @@
 //! What a request to send dead letters back comes to. Pure.
 
-use drover_crds::{api::RedriveStatus, resolved::Pipeline};
+use drover_crds::{
+    api::{HANDLED_REQUESTS, RedriveStatus},
+    resolved::Pipeline,
+};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use super::{Order, Progress};
@@ -8,6 +11,9 @@ use crate::{
     names,
     pipeline::{plan::Notice, snapshot::Snapshot},
 };
+
+/// Longest id that the schema has room for in the list of answered requests.
+const LONGEST_ID: usize = 256;
 
 /// All that it depends on.
 #[derive(Debug, Clone)]
@@ -74,6 +80,16 @@ pub(crate) fn decide(seen: &Seen<'_>) -> Redriven {
         }
         None => stays(),
     }
+}
+
+/// Adds the id of a request that has come to its end. One that is too long for the list is told in `status.redrive` alone.
+pub(crate) fn answer(handled: &mut Vec<String>, id: &str) {
+    if id.chars().count() > LONGEST_ID || handled.iter().any(|known| known == id) {
+        return;
+    }
+    handled.push(id.to_owned());
+    let surplus = handled.len().saturating_sub(HANDLED_REQUESTS);
+    handled.drain(..surplus);
 }
 
 /// A request that nothing has come of yet.
@@ -192,6 +208,17 @@ mod tests {
         let status = told.status.unwrap();
         assert!(status.finished_at.is_some() && status.message.unwrap().contains("connection"));
         assert_eq!(status.remaining, Some(4));
+    }
+
+    #[test]
+    fn answered_requests_are_listed_once_and_only_the_newest() {
+        let mut handled = Vec::new();
+        for n in 0..20 {
+            answer(&mut handled, &n.to_string());
+            answer(&mut handled, &n.to_string());
+        }
+        answer(&mut handled, &"x".repeat(257));
+        assert_eq!((handled.len(), handled.first().map(String::as_str)), (HANDLED_REQUESTS, Some("4")));
     }
 
     #[test]

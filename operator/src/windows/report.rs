@@ -133,6 +133,9 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         replicas: Some(seen.owned.deployments.iter().map(|d| pods::counts(d).replicas).sum()),
         selector: Some(names::query_selector(seen.name())),
         active_revision: rollout.active.clone(),
+        preview_revision: old.preview_revision.clone(),
+        rollout: old.rollout.clone(),
+        handled_requests: old.handled_requests.clone(),
         scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
             External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
@@ -236,7 +239,7 @@ fn hub_ready(seen: &Snapshot) -> Finding {
 fn dead_letter_safe(seen: &Snapshot) -> Finding {
     let finding = |status, reason: &str, message: String| Finding::new("DeadLetterSafe", status, reason, message);
     match (&seen.hub, holding(seen, |h| h.stage == "relay")) {
-        (External::Fine(_), None) => finding(Some(true), "Routed", "dead letters reach their queue".to_owned()),
+        (External::Fine(_), None) => finding(Some(true), "Safe", "dead letters have a queue".to_owned()),
         (_, Some(holding)) => finding(Some(false), &holding.reason, holds(holding)),
         _ => finding(None, "NotChecked", "not looked at: the hub comes first".to_owned()),
     }

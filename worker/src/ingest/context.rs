@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use drover_crds::resolved::suspects_key;
+use drover_crds::resolved::{Retry, suspects_key};
 
 use lapin::{BasicProperties, message::Delivery};
 use tokio::sync::Mutex as AsyncMutex;
@@ -21,6 +21,7 @@ use super::{
     meter::Meter,
     outage::Outage,
     prepare::Preparation,
+    preview::Sample,
     publisher::{Link, Outgoing, PublishError, Publisher, Receipt},
     reject::Rejection,
     sink::Target,
@@ -46,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) link: Arc<Link>,
     pub(crate) handler: Option<Handler>,
     pub(crate) suspicion: Suspicion,
+    /// The worker is a preview, and works on these.
+    pub(crate) preview: Option<Sample>,
     exchange: String,
     /// Where messages of the queue that is read come back by.
     return_key: String,
@@ -73,7 +76,12 @@ impl Context {
             target: Target::new(settings, &sender, &link, name).map_err(RunError::Sink)?,
             sender,
             handler: settings.handler.map(|handler| Handler::new(handler, settings)),
-            suspicion: Suspicion { active: settings.suspects, role: settings.role, retry: settings.retry },
+            suspicion: Suspicion {
+                active: settings.suspects && settings.preview.is_none(),
+                role: settings.role,
+                retry: retry(settings),
+            },
+            preview: settings.preview.map(Sample::new),
             return_key: settings.role.step().map_or_else(|| RETURN.to_owned(), suspects_key),
             last_exit: settings.last_exit.clone(),
             guard: Mutex::default(),
@@ -82,7 +90,7 @@ impl Context {
             exchange: settings.exchange.clone(),
             publisher: AsyncMutex::new(Publisher::new(Arc::clone(&link))),
             link,
-            outage: Mutex::new(Outage::default()),
+            outage: Mutex::new(Outage::new(settings.preview.is_none())),
         })
     }
 
@@ -94,8 +102,25 @@ impl Context {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes deliveries to the dead-letter queue.
+    /// What is read, as status tells it.
+    pub(crate) fn role(&self) -> String {
+        match self.suspicion.role.step() {
+            _ if self.preview.is_some() => "preview".to_owned(),
+            Some(step) => suspects_key(step),
+            None => "main".to_owned(),
+        }
+    }
+
+    /// How many of so many dead letters may go now. A preview sends none, and all are counted.
+    pub(crate) fn admit(&self, wanted: usize) -> usize {
+        if self.preview.is_some() { wanted } else { self.guard().admit(wanted, clock::now()) }
+    }
+
+    /// Publishes deliveries to the dead-letter queue; a preview only counts what it would have.
     pub(crate) async fn dead_letter(&self, letters: &[(&Delivery, &Rejection)]) -> Result<Vec<Receipt>, PublishError> {
+        if self.preview.is_some() {
+            return Ok(vec![Receipt::Confirmed; letters.len()]);
+        }
         let now = clock::today().to_string();
         let letters = letters.iter().map(|(d, why)| (*d, envelope::dead_letter(&self.sender, d, why, &now)));
         self.republish(letters.map(|(d, properties)| (DEAD.to_owned(), d, properties))).await
@@ -135,6 +160,11 @@ impl Context {
             .collect();
         self.publisher.lock().await.publish(&outgoing).await
     }
+}
+
+/// A copy is tried once.
+fn retry(settings: &Settings) -> Retry {
+    if settings.preview.is_some() { Retry { attempts: 1, ..settings.retry } } else { settings.retry }
 }
 
 /// A name that no other process has.

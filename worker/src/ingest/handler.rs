@@ -68,7 +68,7 @@ impl Handler {
         let idle = if settings.role == Role::Suspects2 { 0 } else { usize::from(settings.concurrency) };
         Self {
             server: Server::new(uri, HeaderMap::new(), tls::nobody(), handler.timeout, idle),
-            preview: settings.preview,
+            preview: settings.preview.is_some(),
             hangs: AtomicBool::new(false),
             unnamed: AtomicU64::new(0),
             ramp: Ramp::new(settings.concurrency.into()),

@@ -37,6 +37,6 @@ async fn metrics(State(context): State<Arc<Context>>) -> Response {
 }
 
 async fn status(State(context): State<Arc<Context>>) -> Response {
-    let (revision, role) = (&context.sender.identity.revision, context.suspicion.role);
-    answer::json(&context.meter.status(revision, role, &context.holds, clock::now()))
+    let revision = &context.sender.identity.revision;
+    answer::json(&context.meter.status(revision, &context.role(), &context.holds, clock::now()))
 }

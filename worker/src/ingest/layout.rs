@@ -20,8 +20,10 @@ use crate::store::table::{Column, TableShape};
 /// A sink's view of its table.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    /// The table, quoted.
+    /// The table that rows go to, quoted.
     pub(crate) table: String,
+    /// The sink's table, quoted: another one where rows go to a copy.
+    pub(crate) original: String,
     /// The columns that can be written.
     pub(crate) columns: Vec<Column>,
     pub(crate) mode: Mode,
@@ -50,6 +52,16 @@ pub(crate) struct Row<'a> {
 }
 
 impl Layout {
+    /// The same for a table like it.
+    pub(crate) fn into_copy(self, table: String) -> Self {
+        Self { table, ..self }
+    }
+
+    /// Rows go to a table like the sink's.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.table != self.original
+    }
+
     /// For a table that fits the sink.
     pub(crate) fn new(shape: &TableShape, sink: &PostgresSink) -> Self {
         let columns: Vec<Column> = shape.columns.iter().filter(|c| !c.generated).cloned().collect();
@@ -73,6 +85,7 @@ impl Layout {
         let free = || columns.iter().enumerate().filter(|(n, _)| by_path.iter().all(|(taken, _)| taken != n));
         Self {
             table: shape.name.clone(),
+            original: shape.name.clone(),
             by_name: free().map(|(n, c)| (c.name.clone(), n)).collect(),
             by_folded_name: free().map(|(n, c)| (c.name.to_ascii_lowercase(), n)).collect(),
             heads: by_path.iter().map(|(_, path)| path[0].clone()).collect(),

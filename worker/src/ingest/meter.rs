@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drover_crds::resolved::suspects_key;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -20,8 +19,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{clock, holds::Holds, status};
-use crate::settings::Role;
+use super::{
+    clock,
+    holds::Holds,
+    reject::{Class, Rejection},
+    status,
+};
 
 /// A sink that is up and finishes nothing for so long while work is in flight means a worker that is stuck: twice the time
 /// an attempt may take.
@@ -70,6 +73,11 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabel {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     stage: &'static str,
     reason: &'static str,
@@ -81,6 +89,8 @@ pub(crate) struct Meter {
     registry: Registry,
     messages: Family<OutcomeLabel, Counter>,
     dead_letters: Family<ReasonLabel, Counter>,
+    failures: Family<ClassLabel, Counter>,
+    pub(crate) skipped: Counter,
     pub(crate) unknown_fields: Counter,
     pub(crate) reconnects: Counter,
     pub(crate) batch_messages: Histogram,
@@ -121,6 +131,8 @@ impl Meter {
         let meter = Self {
             messages: Family::default(),
             dead_letters: Family::default(),
+            failures: Family::default(),
+            skipped: Counter::default(),
             unknown_fields: Counter::default(),
             reconnects: Counter::default(),
             batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
@@ -147,6 +159,8 @@ impl Meter {
         };
         registry.register("messages", "Messages that came to an end, by what became of them", meter.messages.clone());
         registry.register("dead_letters", "Messages dead-lettered, by stage and reason", meter.dead_letters.clone());
+        registry.register("failures", "Messages that failed here, each try, by whose fault", meter.failures.clone());
+        registry.register("skipped", "Copies that a preview left alone", meter.skipped.clone());
         registry.register("unknown_fields", "Fields that no column takes, ignored", meter.unknown_fields.clone());
         registry.register(
             "hub_reconnects",
@@ -241,7 +255,10 @@ impl Meter {
             Outcome::DeadLettered => self.dead_lettered.fetch_add(messages, Relaxed),
             Outcome::Written | Outcome::Repeated | Outcome::Filtered => self.processed.fetch_add(messages, Relaxed),
             Outcome::Suspected => self.suspected.fetch_add(messages, Relaxed),
-            Outcome::Delayed => self.delayed.fetch_add(messages, Relaxed),
+            Outcome::Delayed => {
+                self.failed(Class::Passing, messages);
+                self.delayed.fetch_add(messages, Relaxed)
+            }
             Outcome::Started => self.started_alone.fetch_add(messages, Relaxed),
             Outcome::Returned => 0,
         };
@@ -253,8 +270,19 @@ impl Meter {
         self.work().progress = now;
     }
 
-    pub(crate) fn dead_letter(&self, stage: &'static str, reason: &'static str) {
-        self.dead_letters.get_or_create(&ReasonLabel { stage, reason }).inc();
+    pub(crate) fn dead_letter(&self, why: &Rejection) {
+        let label = ReasonLabel { stage: why.stage.as_str(), reason: why.reason };
+        self.dead_letters.get_or_create(&label).inc();
+        self.failed(why.class, 1);
+    }
+
+    pub(crate) fn failed(&self, class: Class, messages: u64) {
+        self.failures.get_or_create(&ClassLabel { class: class.as_str() }).inc_by(messages);
+    }
+
+    fn failures(&self) -> status::Failures {
+        let of = |class: Class| self.failures.get(&ClassLabel { class: class.as_str() }).map_or(0, |count| count.get());
+        status::Failures { content: of(Class::Content), passing: of(Class::Passing), killer: of(Class::Killer) }
     }
 
     /// Messages that came to an end here, those that went on to another queue among them: all took time.
@@ -278,10 +306,10 @@ impl Meter {
         holds.any() || work.batches == 0 || now.saturating_duration_since(work.progress) < self.stuck
     }
 
-    pub(crate) fn status(&self, revision: &str, role: Role, holds: &Holds, now: Instant) -> status::WorkerStatus {
+    pub(crate) fn status(&self, revision: &str, role: &str, holds: &Holds, now: Instant) -> status::WorkerStatus {
         status::WorkerStatus {
             revision: revision.to_owned(),
-            role: role.step().map_or_else(|| "main".to_owned(), suspects_key),
+            role: role.to_owned(),
             connected: self.connected.load(Relaxed),
             consuming: self.consuming.load(Relaxed),
             holding: holds.oldest().map(|holding| status::HoldingStatus {
@@ -297,6 +325,8 @@ impl Meter {
             dead_lettered: self.dead_lettered.load(Relaxed),
             suspected: self.suspected.load(Relaxed),
             delayed: self.delayed.load(Relaxed),
+            failed: self.failures(),
+            skipped: self.skipped.get(),
             started_seconds: self.started_seconds,
             batches: Some(*self.sums()),
         }
@@ -349,12 +379,14 @@ mod tests {
     fn metrics_have_their_usual_names() {
         let (meter, holds) = (Meter::new(None), Holds::default());
         meter.finished(Outcome::Written, 1, clock::now());
-        meter.dead_letter("sink", "IdReused");
+        meter.dead_letter(&Rejection::sink("IdReused", "m"));
         let text = meter.text(&holds, clock::now());
         for line in [
             "# TYPE drover_worker_messages counter",
             "drover_worker_messages_total{outcome=\"written\"} 1",
             "drover_worker_dead_letters_total{stage=\"sink\",reason=\"IdReused\"} 1",
+            "drover_worker_failures_total{class=\"content\"} 1",
+            "drover_worker_skipped_total 0",
             "drover_worker_in_flight 0",
             "drover_worker_busy_seconds_total 0.0",
             "drover_worker_holding 0",

@@ -20,9 +20,16 @@ pub(crate) struct Outage {
     last: VecDeque<Option<Likeness>>,
     lasting: HashSet<Likeness>,
     endings: u64,
+    /// Every message is taken to blame.
+    never: bool,
 }
 
 impl Outage {
+    /// Where outages are not `told`, every message is taken to blame: a preview costs none, and is to say what it finds.
+    pub(crate) fn new(told: bool) -> Self {
+        Self { never: !told, ..Self::default() }
+    }
+
     /// Messages came to an end at the sink, in their order: taken, or refused with a likeness. Each is told once.
     pub(crate) fn record(&mut self, ends: impl IntoIterator<Item = Option<Likeness>>) {
         self.last.extend(ends);
@@ -34,7 +41,7 @@ impl Outage {
     /// taken for meanwhile may say that the end has come, and not that this message is to blame.
     pub(crate) fn is(&mut self, likeness: &str) -> bool {
         let alike = self.last.iter().flatten().filter(|l| *l == likeness).count();
-        if alike >= LEAST && alike * 2 > self.last.len() {
+        if !self.never && alike >= LEAST && alike * 2 > self.last.len() {
             self.lasting.insert(likeness.to_owned());
         }
         self.lasting.contains(likeness)
@@ -74,6 +81,13 @@ mod tests {
     fn many_refusals_alike_are_an_outage() {
         assert!(after(&[(10, Some("23502 a"))]).is("23502 a"));
         assert!(after(&[(200, None), (26, Some("23502 a"))]).is("23502 a"));
+    }
+
+    #[test]
+    fn a_preview_tells_of_none() {
+        let mut outage = Outage::new(false);
+        outage.record(vec![Some("23502 a".to_owned()); 50]);
+        assert!(!outage.is("23502 a"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use super::{
     slot::{Finished, SlotEnd},
     suspect::Way,
 };
-pub(crate) use crew::Crew;
+pub(crate) use crew::{Crew, Origin};
 use intake::Intake;
 
 /// After holding for so long messages go back to the queue, before a hub takes the worker for dead.
@@ -96,7 +96,7 @@ pub(crate) struct Session<'c> {
 impl<'c> Session<'c> {
     pub(crate) fn new(crew: &'c mut Crew, channel: Channel) -> Self {
         let (finishing, finished) = unbounded_channel();
-        let intake = Intake::new(channel.clone(), crew.queue.clone(), &crew.context.sender.identity.pod);
+        let intake = Intake::new(channel.clone(), &crew.origin, &crew.context.sender.identity.pod);
         Self {
             crew,
             channel,
@@ -181,6 +181,11 @@ impl<'c> Session<'c> {
         self.acks.received(delivery.delivery_tag)?;
         self.intake.received(delivery.delivery_tag);
         let context = &self.crew.context;
+        if context.preview.as_ref().is_some_and(|sample| !sample.takes()) {
+            context.meter.skipped.inc();
+            self.acks.done(delivery.delivery_tag, clock::now());
+            return Ok(());
+        }
         if context.suspicion.way(&context.sender, &delivery, None) != Way::Process {
             self.strays.push(delivery);
             return Ok(());
@@ -337,13 +342,13 @@ impl<'c> Session<'c> {
     }
 
     /// Gives deliveries back to the queue, and tells which it could not until then. Where nothing is bound to come back by,
-    /// as to an adopted queue, they are requeued.
+    /// as to an adopted queue or to that of a preview, they are requeued.
     async fn give_back(
         &mut self,
         mut deliveries: Vec<Delivery>,
         until: tokio::time::Instant,
     ) -> Result<Vec<Delivery>, Lost> {
-        if self.crew.adopt {
+        if self.crew.origin.by_nack {
             for delivery in &deliveries {
                 let requeue = BasicNackOptions { multiple: false, requeue: true };
                 self.channel.basic_nack(delivery.delivery_tag, requeue).await?;

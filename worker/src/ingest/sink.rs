@@ -11,7 +11,7 @@ use axum::http::{header::InvalidHeaderValue, uri::InvalidUri};
 use drover_crds::{api::Sink, resolved::RoutingKey};
 
 use super::{envelope::Sender, outage::Likeness, prepare::Item, publisher::Link, reject::Rejection, web::Server};
-use crate::{settings::Settings, store::StoreAddress, tls::TlsError};
+use crate::{settings::Settings, tls::TlsError};
 pub(crate) use postgres::Table;
 
 /// Time for an attempt where the sink says nothing else.
@@ -68,7 +68,7 @@ pub(crate) enum Failure {
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Postgres(Arc<Table>),
-    Hub { exchange: String, key: Option<RoutingKey>, link: Arc<Link> },
+    Hub { exchange: String, key: Option<RoutingKey>, link: Arc<Link>, preview: bool },
     Http { server: Arc<Server>, sender: Arc<Sender> },
     Discard,
 }
@@ -88,7 +88,7 @@ pub enum SinkError {
 }
 
 impl Target {
-    /// The sink of the settings. `link` is for a sink of the hub.
+    /// The sink of the settings; for a preview one in which nothing stays. `link` is for a sink of the hub.
     pub(crate) fn new(
         settings: &Settings,
         sender: &Arc<Sender>,
@@ -96,32 +96,33 @@ impl Target {
         name: &str,
     ) -> Result<Self, SinkError> {
         let Sink { postgres, hub, http, discard: _ } = settings.sink.clone();
+        let preview = settings.preview.is_some();
         if let (Some(sink), Some(address)) = (postgres, settings.store.clone()) {
-            return Ok(Self::postgres(sink, address, name));
+            return Ok(Self::Postgres(Arc::new(Table::new(sink, address, name.to_owned(), preview))));
         }
         if let Some(sink) = http {
             let server = Arc::new(http::server(&sink, settings)?);
-            return Ok(Self::Http { server, sender: Arc::clone(sender) });
+            let sender = Arc::clone(sender);
+            return Ok(if preview { Self::Discard } else { Self::Http { server, sender } });
         }
         Ok(match hub {
             Some(hub) => Self::Hub {
                 exchange: hub.exchange,
                 key: hub.routing_key.as_deref().and_then(|key| RoutingKey::parse(key).ok()),
                 link: Arc::clone(link),
+                preview,
             },
             None => Self::Discard,
         })
-    }
-
-    fn postgres(sink: drover_crds::api::PostgresSink, address: StoreAddress, name: &str) -> Self {
-        Self::Postgres(Arc::new(Table::new(sink, address, name.to_owned())))
     }
 
     /// A slot's own way to the sink.
     pub(crate) fn writer(&self) -> Writer {
         match self {
             Self::Postgres(table) => Writer::Postgres(postgres::Writer::new(Arc::clone(table))),
-            Self::Hub { exchange, key, link } => Writer::Hub(hub::Writer::new(exchange.clone(), key.clone(), link)),
+            Self::Hub { exchange, key, link, preview } => {
+                Writer::Hub(hub::Writer::new(exchange.clone(), key.clone(), link, *preview))
+            }
             Self::Http { server, sender } => Writer::Http(http::Writer::new(server, sender)),
             Self::Discard => Writer::Discard,
         }

@@ -3,19 +3,45 @@
 //! Values come as one array of texts a column and are cast by the server: first to the type without its limit, since a cast
 //! to `varchar(5)` would cut what an assignment refuses.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::layout::{Layout, Mode};
-use crate::store::table::quoted;
+use crate::store::table::{TableShape, quoted};
 
 /// Prepares a connection: the server ends itself what waits for too long. An attempt is given up after 30 s, and must leave
 /// nothing behind that still waits.
 pub(crate) const PREPARE: &str = "SET statement_timeout = '25s'";
 
 /// Begins a transaction in which times without a zone mean UTC, whatever pool is between.
-pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL TimeZone = 'UTC'";
+const BEGIN: &str = "BEGIN; SET LOCAL TimeZone = 'UTC'";
 
-/// Writes a group of rows: one array parameter for each of `columns`.
-pub(crate) fn write(layout: &Layout, columns: &[usize]) -> String {
-    let table = &layout.table;
+/// The table of a preview: the connection's own, gone with it. A pool may give a connection that had another one, so its
+/// name is made from what it is like.
+pub(crate) fn name_of_copy(shape: &TableShape) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{shape:?}").hash(&mut hasher);
+    format!("pg_temp.drover_preview_{:016x}", hasher.finish())
+}
+
+/// Makes the table of a preview like that of the sink, with its types, checks, defaults and indexes, if it is not there. It
+/// forgets its rows at each commit: nothing is locked that others write to.
+pub(crate) fn copy(layout: &Layout) -> String {
+    let Layout { table, original, .. } = layout;
+    format!("CREATE TEMPORARY TABLE IF NOT EXISTS {table} (LIKE {original} INCLUDING ALL) ON COMMIT DELETE ROWS")
+}
+
+/// Begins a transaction. A pool may give it another connection than the last one had.
+pub(crate) fn begin(layout: &Layout) -> String {
+    if layout.is_copy() { format!("{BEGIN}; {}", copy(layout)) } else { BEGIN.to_owned() }
+}
+
+/// Plans the writing of all columns to the sink's table, and asks for the rights that it needs, without doing it.
+pub(crate) fn explain(layout: &Layout, columns: &[usize]) -> String {
+    format!("EXPLAIN {}", write(layout, &layout.original, columns))
+}
+
+/// Writes a group of rows to a table: one array parameter for each of `columns`.
+pub(crate) fn write(layout: &Layout, table: &str, columns: &[usize]) -> String {
     let names = list(columns, |c| name(layout, c));
     match &layout.mode {
         Mode::Append { id } => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerStatus {
     /// The worker's revision; empty where it is run by hand.
     pub revision: String,
-    /// Which queue it reads: `main`, `suspects-1` or `suspects-2`.
+    /// Which queue it reads: `main`, `suspects-1` or `suspects-2`; `preview` where it reads copies.
     #[serde(default)]
     pub role: String,
     /// There is a connection to the hub.
@@ -25,7 +25,7 @@ pub struct WorkerStatus {
     pub busy_seconds: f64,
     /// Messages acknowledged after their effect, repeats among them.
     pub processed: u64,
-    /// Messages dead-lettered.
+    /// Messages dead-lettered; of a preview those that it would have.
     pub dead_lettered: u64,
     /// Messages sent on to suspects.
     #[serde(default)]
@@ -33,11 +33,37 @@ pub struct WorkerStatus {
     /// Messages that failed in passing and were sent to wait.
     #[serde(default)]
     pub delayed: u64,
+    /// Messages that failed here, by whose fault that was; one that is tried again counts each time.
+    #[serde(default)]
+    pub failed: Failures,
+    /// Copies that a preview left alone.
+    #[serde(default)]
+    pub skipped: u64,
     /// When the process started, in seconds since 1970.
     pub started_seconds: u64,
     /// Sums over its batches; older workers do not tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batches: Option<BatchSums>,
+}
+
+/// Messages that failed, by whose fault that was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failures {
+    /// What the message is.
+    pub content: u64,
+    /// Something that passes.
+    pub passing: u64,
+    /// The handler died of it.
+    pub killer: u64,
+}
+
+impl Failures {
+    /// All of them.
+    #[must_use]
+    pub fn all(self) -> u64 {
+        self.content + self.passing + self.killer
+    }
 }
 
 /// Sums over the batches that were finished without a wait for the sink. What a batch costs is fitted from them as a + b·messages.

@@ -32,6 +32,15 @@ fn a_role_reads_a_queue_of_its_own() {
 }
 
 #[test]
+fn a_preview_reads_copies_and_nothing_else() {
+    let preview = read(&[(PREVIEW, "true"), (REVISION, "ab12"), (PREVIEW_PERCENT, "10")]).unwrap();
+    assert_eq!((preview.queue(), preview.preview), ("telemetry.mirror-ab12".to_owned(), Some(10)));
+    assert_eq!(read(&[(PREVIEW, "true")]).unwrap().preview, Some(100));
+    assert_eq!(read(&[(PREVIEW, "false")]).unwrap().queue(), "telemetry");
+    assert_eq!(read(&[(PREVIEW, "true"), (ROLE, "suspects-1")]).unwrap_err().variable, ROLE);
+}
+
+#[test]
 fn a_handler_takes_the_place_of_a_query() {
     let handler = read(&[(HANDLER_PORT, "8080"), (HANDLER_TIMEOUT_SECONDS_VAR, "2")]).unwrap().handler;
     assert_eq!(handler, Some(Handler { port: 8080, timeout: Duration::from_secs(2) }));
@@ -55,6 +64,11 @@ fn a_wrong_variable_is_named() {
         (SOURCE_PREFETCH, "70000"),
         (SOURCE_ID, "id"),
         (SOURCE_MAX_BYTES, "-1"),
+        (CONSUMER_PRIORITY, "high"),
+        (PREVIEW, "1"),
+        (PREVIEW_PERCENT, "0"),
+        (PREVIEW_PERCENT, "101"),
+        (PREVIEW_PERCENT, "10"),
         (WORKER_CONCURRENCY, "0"),
         (GRACE_SECONDS, "30s"),
         (MEMORY_LIMIT_BYTES, "1Gi"),

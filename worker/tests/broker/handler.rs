@@ -55,8 +55,7 @@ async fn an_answer_replaces_passes_drops_splits_or_refuses_a_message() {
 async fn a_message_is_a_cloud_event_whatever_its_body_is() {
     let lane = lane("handler-event").await;
     let server = Server::start(|_, _| status(204)).await;
-    let more = [("DROVER_HANDLER_PORT", &*server.port()), ("DROVER_PREVIEW", "true")];
-    let worker = lane.worker(APPEND, &more).await;
+    let worker = lane.worker(APPEND, &[("DROVER_HANDLER_PORT", &server.port())]).await;
     let properties = BasicProperties::default()
         .with_message_id("m 1".into())
         .with_type("reading".into())
@@ -72,7 +71,7 @@ async fn a_message_is_a_cloud_event_whatever_its_body_is() {
         ("ce-source", "/drover"),
         ("ce-subject", "handler-event"),
         ("ce-droverattempt", "1"),
-        ("ce-droverpreview", "true"),
+        ("ce-droverpreview", ""),
         ("content-type", "application/octet-stream"),
     ] {
         assert_eq!(first.header(name), value, "{name}");

@@ -12,6 +12,8 @@ mod hub_sink;
 mod killers;
 mod node_loss;
 mod poison_bodies;
+mod preview;
+mod priority;
 mod process;
 mod restarts;
 mod server;

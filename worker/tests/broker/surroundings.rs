@@ -95,7 +95,7 @@ impl Lane {
     }
 
     fn queues(&self) -> Vec<String> {
-        let ours = ["out", "dead", "suspects-1", "suspects-2", "delay-1", "delay-2"];
+        let ours = ["out", "dead", "suspects-1", "suspects-2", "delay-1", "delay-2", "mirror-r1"];
         ours.iter().map(|end| format!("{}.{end}", self.name)).chain([self.name.clone()]).collect()
     }
 
@@ -194,10 +194,18 @@ impl Lane {
     }
 
     pub(crate) async fn publish_with<'b>(&self, messages: impl IntoIterator<Item = (BasicProperties, &'b [u8])>) {
+        self.publish_to(&self.name, messages).await;
+    }
+
+    pub(crate) async fn publish_to<'b>(
+        &self,
+        queue: &str,
+        messages: impl IntoIterator<Item = (BasicProperties, &'b [u8])>,
+    ) {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let sent = messages.into_iter().map(|(properties, body)| {
-            self.channel.basic_publish("".into(), self.name.as_str().into(), options, body, properties)
-        });
+        let sent = messages
+            .into_iter()
+            .map(|(properties, body)| self.channel.basic_publish("".into(), queue.into(), options, body, properties));
         for confirmation in try_join_all(try_join_all(sent).await.unwrap()).await.unwrap() {
             assert!(confirmation.is_ack() && confirmation.take_message().is_none());
         }

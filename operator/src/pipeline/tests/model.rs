@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use drover_crds::api::{IngestPipeline, IngestPipelineSpec, ScalingMode, Status};
-use drover_worker::status::{HoldingStatus, WorkerStatus};
+use drover_worker::status::{Failures, HoldingStatus, WorkerStatus};
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentStatus},
@@ -309,6 +309,8 @@ pub(super) fn holding(reason: &str) -> Worker {
             dead_lettered: 0,
             suspected: 0,
             delayed: 0,
+            failed: Failures::default(),
+            skipped: 0,
             started_seconds: 0,
             batches: None,
         }),

@@ -25,6 +25,7 @@ fn a_redrive_is_ordered_once_and_its_end_is_told_once() {
     assert!(under_way.redrive.is_none() && !is_told(&under_way));
     world.redrive = Some(Progress { id: "a".into(), redriven: 3, remaining: Some(0), end: Some(Ok(())) });
     assert!(is_told(&world.step()));
+    assert_eq!(world.status().handled_requests, ["a"]);
     let redrive = world.status().redrive.unwrap();
     assert_eq!((redrive.id.as_str(), redrive.redriven, redrive.remaining), ("a", 3, Some(0)));
     world.redrive = None;

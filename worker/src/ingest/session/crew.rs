@@ -16,13 +16,22 @@ use super::super::{
     slot::{Finished, Slot, SlotEnd},
 };
 
+/// What is read, and how.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) queue: String,
+    /// Nothing is bound to give messages back by.
+    pub(crate) by_nack: bool,
+    /// Of the consumer.
+    pub(crate) priority: i32,
+}
+
 /// What outlives a session.
 #[derive(Debug)]
 pub(crate) struct Crew {
     pub(crate) context: Arc<Context>,
     pub(crate) limits: Limits,
-    pub(crate) queue: String,
-    pub(crate) adopt: bool,
+    pub(crate) origin: Origin,
     /// Slots without a batch.
     pub(super) free: Vec<(usize, Writer)>,
     /// Slots at work.
@@ -33,12 +42,11 @@ pub(crate) struct Crew {
 
 impl Crew {
     /// Slots, the first of which looks at once whether the sink is there.
-    pub(crate) fn new(context: &Arc<Context>, limits: Limits, queue: String, adopt: bool) -> Self {
+    pub(crate) fn new(context: &Arc<Context>, limits: Limits, origin: Origin) -> Self {
         let mut crew = Self {
             context: Arc::clone(context),
             limits,
-            queue,
-            adopt,
+            origin,
             free: (1..usize::from(limits.concurrency)).rev().map(|n| (n, context.target.writer())).collect(),
             slots: JoinSet::new(),
             surrender: CancellationToken::new(),

@@ -12,10 +12,10 @@ use lapin::{
     Channel,
     message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::Lost;
+use super::{Lost, Origin};
 
 /// Most bytes of a pod's name in a consumer's tag: a tag has room for 255, and a number follows.
 const MAX_TAG: usize = 200;
@@ -27,6 +27,7 @@ pub(super) type Arrival = (u64, Option<lapin::Result<Delivery>>);
 pub(super) struct Intake {
     channel: Channel,
     queue: String,
+    priority: i32,
     tag: String,
     streams: SelectAll<BoxStream<'static, Arrival>>,
     generation: u64,
@@ -37,6 +38,15 @@ pub(super) struct Intake {
     began_after: u64,
 }
 
+/// A consumer of no priority has that of 0.
+fn arguments(priority: i32) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    if priority != 0 {
+        arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
+    }
+    arguments
+}
+
 impl std::fmt::Debug for Intake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Intake").field("prefetch", &self.prefetch).field("wanted", &self.wanted).finish_non_exhaustive()
@@ -44,11 +54,12 @@ impl std::fmt::Debug for Intake {
 }
 
 impl Intake {
-    pub(super) fn new(channel: Channel, queue: String, pod: &str) -> Self {
+    pub(super) fn new(channel: Channel, origin: &Origin, pod: &str) -> Self {
         let tag = if pod.is_empty() { "drover" } else { &pod[..pod.floor_char_boundary(MAX_TAG)] };
         Self {
             channel,
-            queue,
+            queue: origin.queue.clone(),
+            priority: origin.priority,
             tag: tag.to_owned(),
             streams: SelectAll::new(),
             generation: 0,
@@ -107,7 +118,7 @@ impl Intake {
                 ShortString::try_new(self.queue.as_str())?,
                 self.consumer_tag(),
                 BasicConsumeOptions::default(),
-                FieldTable::default(),
+                arguments(self.priority),
             )
             .await?;
         let end = stream::once(ready((generation, None)));

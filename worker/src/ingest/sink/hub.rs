@@ -26,14 +26,16 @@ pub(crate) struct Writer {
     key: Option<RoutingKey>,
     /// Each message has a routing key of its own.
     own_keys: bool,
+    /// Nothing is published.
+    preview: bool,
     publisher: Publisher,
 }
 
 impl Writer {
-    pub(super) fn new(exchange: String, key: Option<RoutingKey>, link: &Arc<Link>) -> Self {
+    pub(super) fn new(exchange: String, key: Option<RoutingKey>, link: &Arc<Link>, preview: bool) -> Self {
         let of_field = |part: &Part| matches!(part, Part::Field(_));
         let own_keys = key.as_ref().is_none_or(|key| key.0.iter().any(of_field));
-        Self { exchange, key, own_keys, publisher: Publisher::new(Arc::clone(link)) }
+        Self { exchange, key, own_keys, preview, publisher: Publisher::new(Arc::clone(link)) }
     }
 
     pub(super) fn abandon(&mut self) {
@@ -60,7 +62,12 @@ impl Writer {
                 Err(rejection) => attempt.ends.push((item.message, End::Rejected(rejection))),
             }
         }
-        match self.publisher.publish(&outgoing).await {
+        let published = if self.preview {
+            Ok(vec![Receipt::Confirmed; outgoing.len()])
+        } else {
+            self.publisher.publish(&outgoing).await
+        };
+        match published {
             Ok(receipts) => {
                 let unconfirmed = |n: &usize| receipts[*n] != Receipt::Confirmed;
                 let failed: Vec<usize> = (0..receipts.len()).filter(unconfirmed).collect();

@@ -10,7 +10,7 @@ use drover_crds::api::PostgresSink;
 use futures::future::{try_join, try_join_all};
 use tokio_postgres::{
     Client,
-    error::Severity,
+    error::{Severity, SqlState},
     types::{ToSql, Type},
 };
 
@@ -35,12 +35,14 @@ pub(crate) struct Table {
     sink: PostgresSink,
     address: StoreAddress,
     name: String,
+    /// Rows go to a table of the connection's own that is made like it.
+    preview: bool,
     layout: Mutex<Option<(Arc<Layout>, Instant)>>,
 }
 
 impl Table {
-    pub(super) fn new(sink: PostgresSink, address: StoreAddress, name: String) -> Self {
-        Self { sink, address, name, layout: Mutex::new(None) }
+    pub(super) fn new(sink: PostgresSink, address: StoreAddress, name: String, preview: bool) -> Self {
+        Self { sink, address, name, preview, layout: Mutex::new(None) }
     }
 
     fn known(&self) -> Option<Arc<Layout>> {
@@ -60,18 +62,28 @@ impl Table {
     }
 }
 
+/// Whether the table of a preview is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    No,
+    Yes,
+    /// The role may make no temporary table like it: that the statement is right must be enough.
+    Refused,
+}
+
 /// A slot's connection.
 #[derive(Debug)]
 pub(crate) struct Writer {
     table: Arc<Table>,
     client: Option<Client>,
+    copy: Copied,
     /// A commit was asked for, and nothing definite answered.
     committing: bool,
 }
 
 impl Writer {
     pub(super) fn new(table: Arc<Table>) -> Self {
-        Self { table, client: None, committing: false }
+        Self { table, client: None, copy: Copied::No, committing: false }
     }
 
     pub(super) fn abandon(&mut self) {
@@ -120,7 +132,7 @@ impl Writer {
             let connected = store::connect(&self.table.address, &self.table.name).await;
             let client = connected.map_err(|e| hold(e.reason.as_str(), e.message))?;
             client.batch_execute(sql::PREPARE).await.map_err(|e| self.table.holding(e))?;
-            self.client = Some(client);
+            (self.client, self.copy) = (Some(client), Copied::No);
         }
         Ok(self.client.as_ref().expect("connected above"))
     }
@@ -136,9 +148,35 @@ impl Writer {
             self.client = None;
             hold(problem.reason.as_str(), problem.message)
         })?;
-        let layout = Arc::new(Layout::new(&shape, &table.sink));
+        let mut layout = Layout::new(&shape, &table.sink);
+        if table.preview {
+            layout = layout.into_copy(sql::name_of_copy(&shape));
+            self.copy(&layout).await?;
+        }
+        let layout = Arc::new(layout);
         table.learn(Some(Arc::clone(&layout)));
         Ok(layout)
+    }
+
+    /// Shows that the real table takes the statement, and makes a table like it for this connection alone.
+    async fn copy(&mut self, layout: &Layout) -> Result<(), Failure> {
+        let table = Arc::clone(&self.table);
+        let client = self.client().await?;
+        let all: Vec<usize> = (0..layout.columns.len()).collect();
+        let nothing: Vec<Vec<Option<&str>>> = vec![Vec::new(); all.len()];
+        if let Err(error) = client.query_typed(&sql::explain(layout, &all), &parameters(&nothing)).await {
+            self.client = None;
+            return Err(table.holding(error));
+        }
+        self.copy = match client.batch_execute(&sql::copy(layout)).await {
+            Ok(()) => Copied::Yes,
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Copied::Refused,
+            Err(error) => {
+                self.client = None;
+                return Err(table.holding(error));
+            }
+        };
+        Ok(())
     }
 
     /// Writes rows in one transaction; what is in the way of one message only is found without the others' noticing.
@@ -149,6 +187,12 @@ impl Writer {
         }
         let first: HashSet<usize> = items.iter().filter(|item| item.first).map(|item| item.message).collect();
         self.client().await?;
+        if self.table.preview && self.copy == Copied::No {
+            self.copy(layout).await?;
+        }
+        if self.copy == Copied::Refused {
+            return Ok(found);
+        }
         let client = self.client.as_ref().expect("connected above");
         let result = loop {
             match transaction(client, layout, &rows, &first, &mut found).await {
@@ -242,9 +286,10 @@ async fn transaction(
     found: &mut Found,
 ) -> Result<Ended, tokio_postgres::Error> {
     let groups = layout.groups(rows);
+    let begin = sql::begin(layout);
     // All of it is on its way before the first answer.
     let inserts = groups.iter().map(|group| insert(client, layout, rows, group));
-    let ((), inserted) = try_join(client.batch_execute(sql::BEGIN), try_join_all(inserts)).await?;
+    let ((), inserted) = try_join(client.batch_execute(&begin), try_join_all(inserts)).await?;
     if let Mode::Append { id: Some(id) } = layout.mode {
         let mut partly = false;
         if inserted.iter().sum::<u64>() < rows.len() as u64 {
@@ -281,7 +326,7 @@ async fn insert(
     rows: &[Row<'_>],
     group: &Group,
 ) -> Result<u64, tokio_postgres::Error> {
-    let statement = sql::write(layout, &group.columns);
+    let statement = sql::write(layout, &layout.table, &group.columns);
     let columns = columns(rows, group);
     client.execute_typed(&statement, &parameters(&columns)).await
 }

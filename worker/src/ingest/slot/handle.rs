@@ -11,7 +11,7 @@ use super::{
         meter::Outcome,
         outage::Likeness,
         prepare::Prepared,
-        reject::Rejection,
+        reject::{Class, Rejection},
     },
     Course, Slot, Surrendered,
 };
@@ -167,7 +167,10 @@ impl Slot {
     fn suspect(&self, delivery: &Delivery, message: usize, exit: String, course: &mut Course) {
         let suspicion = &self.context.suspicion;
         tracing::warn!("a message was in flight when the handler died: {exit}");
-        if suspicion.active {
+        if self.context.preview.is_some() {
+            course.reject(message, Rejection { class: Class::Killer, ..Rejection::transform("HandlerDied", exit) });
+        } else if suspicion.active {
+            self.context.meter.failed(Class::Killer, 1);
             course.transfer(message, suspicion.suspect(Some(exit)));
         } else {
             self.try_later(delivery, message, Rejection::transform("HandlerDied", exit), 0, course);

@@ -101,7 +101,7 @@ impl Slot {
         let (mut dead, mut admitted) = (mem::take(&mut course.dead), 0);
         while !dead.is_empty() {
             if admitted == 0 {
-                admitted = self.context.guard().admit(dead.len(), clock::now());
+                admitted = self.context.admit(dead.len());
             }
             if admitted == 0 {
                 let message = "far more messages than usual are unfit, so the source stops rather than empties: mend the sender or the transform";
@@ -122,8 +122,9 @@ impl Slot {
                 let confirmed = receipts.next() == Some(Receipt::Confirmed);
                 if confirmed {
                     // Without the error: it may show a row. The letter has it.
-                    tracing::info!(stage = why.stage.as_str(), reason = why.reason, "dead-lettered a message");
-                    self.context.meter.dead_letter(why.stage.as_str(), why.reason);
+                    let (stage, preview) = (why.stage.as_str(), self.context.preview.is_some());
+                    tracing::info!(stage, reason = why.reason, preview, "dead-lettered a message");
+                    self.context.meter.dead_letter(why);
                     self.finish(batch, course, vec![*n], Outcome::DeadLettered);
                 }
                 !confirmed
