@@ -5,6 +5,7 @@ pub(crate) mod admit;
 mod cleanup;
 mod decide;
 mod handler;
+mod letters;
 pub(crate) mod network;
 pub(crate) mod observe;
 pub(crate) mod plan;

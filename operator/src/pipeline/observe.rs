@@ -143,7 +143,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
             ctx.secrets.forget(&namespace, &pipeline.hub.name);
         }
-        External::from(found.map(|dead| HubFacts { dead }))
+        External::from(found.map(|dead| HubFacts { dead: dead.count, oldest: dead.oldest }))
     };
     let table = async {
         let (Some((address, digest)), Some(sink)) = (&store, &pipeline.sink.postgres) else { return None };

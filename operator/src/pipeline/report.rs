@@ -7,6 +7,7 @@ use drover_worker::status::HoldingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
+    letters::{self, Life, RETENTION_ENDS},
     plan::Notice,
     pods, size,
     snapshot::{HubFacts, Snapshot},
@@ -97,7 +98,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         handled_requests: old.handled_requests.clone(),
         scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
-            External::Fine(HubFacts { dead }) => Some(i64::from(dead)),
+            External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
             _ => old.dead_letters,
         },
         redrive: old.redrive.clone(),
@@ -236,12 +237,17 @@ fn dead_letter_safe(seen: &Snapshot) -> Finding {
         return finding(Some(false), &holding.reason, message);
     }
     match (&seen.hub, &seen.admitted) {
-        (External::Fine(HubFacts { dead }), Ok(pipeline)) if *dead >= pipeline.max_dead_letters => {
+        (External::Fine(HubFacts { dead, .. }), Ok(pipeline)) if *dead >= pipeline.max_dead_letters => {
             let message = format!(
                 "queue {} is full with {dead} messages, so the source stops at the next: redrive or purge some",
                 pipeline.dead_letter_queue
             );
             finding(Some(false), "DeadLettersFull", message)
+        }
+        (External::Fine(facts), Ok(pipeline))
+            if letters::life(facts, pipeline, seen.now).is_some_and(Life::is_ending) =>
+        {
+            finding(Some(true), RETENTION_ENDS, letters::ending(facts, pipeline))
         }
         (External::Fine(_), _) => finding(Some(true), "Safe", "dead letters have a queue with room".to_owned()),
         _ => finding(None, "NotChecked", "not looked at while the hub is not ready".to_owned()),
@@ -397,7 +403,8 @@ fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
         return limited(old, new);
     }
     let changed = old.is_none_or(|o| (&o.status, &o.reason) != (&new.status, &new.reason));
-    let bad = new.status == "False" && !matches!(&*new.reason, "Starting" | "Stopping" | "NotStarted");
+    let bad = (new.status == "False" && !matches!(&*new.reason, "Starting" | "Stopping" | "NotStarted"))
+        || new.reason == RETENTION_ENDS;
     let mended = new.status == "True" && old.is_some_and(|o| o.status == "False");
     (told && changed && (bad || mended)).then(|| Notice {
         warning: bad,

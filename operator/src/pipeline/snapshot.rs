@@ -67,6 +67,8 @@ pub(crate) struct Secrets {
 pub(crate) struct HubFacts {
     /// Messages in the dead-letter queue.
     pub dead: u32,
+    /// Since when the oldest of them is there, where that is known.
+    pub oldest: Option<Timestamp>,
 }
 
 /// What a pipeline owns in the cluster.

@@ -70,7 +70,7 @@ impl World {
             object,
             owned: Owned::default(),
             secrets: Some(Secrets { digest: "d".to_owned(), hub_port: 5671, sink_port: Some(5432) }),
-            hub: External::Fine(HubFacts { dead: 0 }),
+            hub: External::Fine(HubFacts { dead: 0, oldest: None }),
             store: External::Fine(()),
             suspects: None,
             workers: Vec::new(),
