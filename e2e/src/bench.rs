@@ -18,6 +18,10 @@ pub enum Bench {
     Drain,
     /// JSON events decoded and counted in windows.
     DecodeAndWindow,
+    /// Events of a stream into rows of windows, against a bare reader of the stream.
+    StreamToRow,
+    /// A million keys in one window, and the memory that they take.
+    WindowKeys,
     /// From a pod's creation to its consumer.
     PodStart,
     /// From the first message to its row, where nothing runs.
@@ -34,9 +38,11 @@ pub enum Bench {
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Drain,
         Self::DecodeAndWindow,
+        Self::StreamToRow,
+        Self::WindowKeys,
         Self::PodStart,
         Self::FromZero,
         Self::LoadTrace,
@@ -51,6 +57,8 @@ impl Bench {
         match self {
             Self::Drain => "drain",
             Self::DecodeAndWindow => "decode and window",
+            Self::StreamToRow => "stream to row",
+            Self::WindowKeys => "window keys",
             Self::PodStart => "pod start",
             Self::FromZero => "from zero",
             Self::LoadTrace => "load trace",
@@ -72,6 +80,8 @@ impl Bench {
         match self {
             Self::Drain => cargo::run("drover-worker", "drain").await,
             Self::DecodeAndWindow => cargo::run("drover-worker", "decode_and_window").await,
+            Self::StreamToRow => cargo::run("drover-worker", "stream_to_row").await,
+            Self::WindowKeys => cargo::run("drover-worker", "window_keys").await,
             Self::PodStart => pod_start::run().await,
             Self::FromZero => from_zero::run().await,
             Self::LoadTrace => cargo::run("drover-operator", "load_trace").await,
