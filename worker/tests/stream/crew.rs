@@ -87,6 +87,37 @@ async fn a_stream_that_is_declared_anew_is_read_from_its_beginning_and_reported(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
+    let lane = Lane::new("crew_retention", 1).await;
+    lane.delete_stream(0).await;
+    lane.declare_short_stream(0, 100_000).await;
+    let query = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
+    let events =
+        |n: usize| -> Vec<Sent> { (0..n).map(|_| Sent::new(0, &json!({"x": "y".repeat(4_000)}), 1_000)).collect() };
+    lane.publish(&events(10)).await;
+    let worker = lane.worker(query, &[]).await;
+    worker.await_status("ten", |s| s.partitions.first().is_some_and(|p| p.on_time == 10)).await;
+    worker.stop().await;
+    let next: i64 = lane.ask("SELECT next_offset FROM @.partition").await.parse().unwrap();
+    // Whole segments go, and only as others begin.
+    for _ in 0..20 {
+        lane.publish(&events(10)).await;
+    }
+    let first =
+        eventually("something is gone", || async { Some(lane.first_offset(0).await).filter(|f| *f > next) }).await;
+    let worker = lane.worker(query, &[]).await;
+    let status = worker.await_status("a loss", |s| s.partitions.first().is_some_and(|p| p.lost > 0)).await;
+    assert!(status.partitions[0].lost >= first - next && status.partitions[0].lost_at_seconds.is_some(), "{status:?}");
+    // Reading goes on with what is there.
+    lane.tick(100_000).await;
+    let row = lane.await_rows(1).await.remove(0);
+    let lost = lane.ask("SELECT lost FROM @.partition").await.parse::<i64>().unwrap();
+    assert_eq!(row["c"].as_i64().unwrap() + lost, 210);
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_make_the_tables_at_once_and_another_clusters_are_refused() {
     let lane = Lane::new("crew_schema", 1).await;
     let mut clients = Vec::new();
