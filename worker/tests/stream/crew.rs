@@ -108,11 +108,13 @@ async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
     let worker = lane.worker(query, &[]).await;
     let status = worker.await_status("a loss", |s| s.partitions.first().is_some_and(|p| p.lost > 0)).await;
     assert!(status.partitions[0].lost >= first - next && status.partitions[0].lost_at_seconds.is_some(), "{status:?}");
-    // Reading goes on with what is there.
+    // Reading goes on with what is there, and all else is told. Segments take offsets too, so more may be told than messages are gone.
     lane.tick(100_000).await;
-    let row = lane.await_rows(1).await.remove(0);
+    let read = lane.await_rows(1).await.remove(0)["c"].as_i64().unwrap();
+    let held = lane.read_until(0, 100_000).await.iter().filter(|d| !d.data.is_empty()).count();
     let lost = lane.ask("SELECT lost FROM @.partition").await.parse::<i64>().unwrap();
-    assert_eq!(row["c"].as_i64().unwrap() + lost, 210);
+    assert!(read >= 10 + i64::try_from(held).unwrap() && (10..210).contains(&read), "{read} of them, {held} are there");
+    assert!(read + lost >= 210, "{read} read and {lost} lost");
     worker.stop().await;
     lane.close().await;
 }
