@@ -204,6 +204,11 @@ impl Partition {
                 break;
             }
             match timeout_at(until.into(), self.reader.next()).await {
+                Ok(Ok(message)) if batch.next.is_some_and(|next| message.offset > next) => {
+                    // What is missing is looked into before anything after it is taken.
+                    self.reader.put_back(message);
+                    break;
+                }
                 Ok(Ok(message)) => self.take(&message, batch),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => break,
@@ -237,8 +242,11 @@ impl Partition {
         self.tick_if_due().await
     }
 
-    /// An offset before the one asked for is that of another stream.
+    /// An offset before the one asked for is that of another stream; one after it may follow what retention took under the reader.
     async fn check(&mut self, message: &Message) -> Result<(), End> {
+        if message.offset > self.claim.next_offset && self.claim.next_offset > 0 {
+            return self.look_at_gap(message.offset).await;
+        }
         if message.offset >= self.claim.next_offset {
             return Ok(());
         }
@@ -248,6 +256,21 @@ impl Partition {
             Ok(false) => Err(End::Fenced),
             Err(error) => Err(store(&error)),
         }
+    }
+
+    /// Offsets before `next` are missing: a loss where the stream begins after them, else a hole as there are many.
+    async fn look_at_gap(&mut self, next: i64) -> Result<(), End> {
+        if self.reader.first().await? <= self.claim.next_offset {
+            return Ok(());
+        }
+        let lost = next - self.claim.next_offset;
+        tracing::warn!(partition = self.claim.part, lost, "messages were gone before they were read");
+        match self.leases.lose(&self.committer.client, &self.claim, next).await {
+            Ok(true) => self.claim.next_offset = next,
+            Ok(false) => return Err(End::Fenced),
+            Err(error) => return Err(store(&error)),
+        }
+        Ok(())
     }
 
     /// When something is to be done although nothing is heard.

@@ -2,7 +2,10 @@
 
 use drover_worker::{
     settings::POD,
-    stream::{schema, settings::BATCH_MESSAGES},
+    stream::{
+        schema,
+        settings::{BATCH_MESSAGES, LEASE_SECONDS},
+    },
 };
 use serde_json::json;
 
@@ -115,6 +118,34 @@ async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
     let lost = lane.ask("SELECT lost FROM @.partition").await.parse::<i64>().unwrap();
     assert!(read >= 10 + i64::try_from(held).unwrap() && (10..210).contains(&read), "{read} of them, {held} are there");
     assert!(read + lost >= 210, "{read} read and {lost} lost");
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_under_a_reader_is_told_as_a_loss() {
+    let lane = Lane::new("crew_overtaken", 1).await;
+    lane.delete_stream(0).await;
+    lane.declare_short_stream(0, 100_000).await;
+    let query = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
+    let events =
+        |n: usize| -> Vec<Sent> { (0..n).map(|_| Sent::new(0, &json!({"x": "y".repeat(4_000)}), 1_000)).collect() };
+    lane.publish(&events(10)).await;
+    // Few messages are on their way to the worker.
+    let worker = lane.worker(query, &[(BATCH_MESSAGES, "1"), (LEASE_SECONDS, "60")]).await;
+    worker.await_status("ten", |s| s.partitions.first().is_some_and(|p| p.on_time == 10)).await;
+    let mut blocker = Lane::client().await;
+    let lock = blocker.transaction().await.unwrap();
+    lock.batch_execute(&format!("LOCK TABLE \"{}\".partial IN SHARE MODE", lane.schema())).await.unwrap();
+    for _ in 0..40 {
+        lane.publish(&events(10)).await;
+    }
+    eventually("something is gone", || async { (lane.first_offset(0).await > 300).then_some(()) }).await;
+    lock.rollback().await.unwrap();
+    lane.tick(100_000).await;
+    let read = lane.await_rows(1).await.remove(0)["c"].as_i64().unwrap();
+    let lost = lane.ask("SELECT lost FROM @.partition").await.parse::<i64>().unwrap();
+    assert!(read < 410 && read + lost >= 410, "{read} read and {lost} lost");
     worker.stop().await;
     lane.close().await;
 }
