@@ -41,6 +41,8 @@ const BATCH_BYTES: usize = 8 << 20;
 const BATCH_CELLS: usize = 30_000;
 /// The engine is asked for its size after so many messages.
 const LOOK: usize = 256;
+/// And after so many bytes of bodies: one may have hundreds of events.
+const LOOK_BYTES: usize = 128 << 10;
 
 /// Why the work on a partition ended.
 #[derive(Debug)]
@@ -199,9 +201,13 @@ impl Partition {
     async fn fill(&mut self, job: &Job, batch: &mut Batch) -> Result<(), End> {
         let most = self.claim.batch(job.settings.batch.messages);
         let until = clock::now() + job.settings.batch.fill;
+        let mut looked = 0;
         while batch.messages < most && batch.bytes < BATCH_BYTES {
-            if batch.messages.is_multiple_of(LOOK) && self.intake.engine.open() > BATCH_CELLS {
-                break;
+            if batch.messages.is_multiple_of(LOOK) || batch.bytes - looked > LOOK_BYTES {
+                looked = batch.bytes;
+                if self.intake.engine.open() > BATCH_CELLS {
+                    break;
+                }
             }
             match timeout_at(until.into(), self.reader.next()).await {
                 Ok(Ok(message)) if batch.next.is_some_and(|next| message.offset > next) => {
