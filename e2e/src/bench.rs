@@ -40,11 +40,7 @@ pub enum Bench {
 
 impl Bench {
     /// All of them, in the order of the report.
-<<<<<<< HEAD
-    pub const ALL: [Self; 9] = [
-=======
-    pub const ALL: [Self; 10] = [
->>>>>>> streams
+    pub const ALL: [Self; 11] = [
         Self::Drain,
         Self::Retry,
         Self::DecodeAndWindow,
