@@ -35,7 +35,7 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
         return finish(seen, &Rollout::unknown(seen), Plan::default());
     };
     let subject = subject(seen, pipeline, secrets);
-    let need = size::replicas(seen, pipeline);
+    let need = size::replicas(&pipeline.scaling, pipeline.suspend, seen.scale.map(|d| d.desired), &seen.owned);
     let wanted = subject.revision(need);
     let rollout = Rollout::of(seen, need, &wanted);
     let mut plan = Plan::default();
