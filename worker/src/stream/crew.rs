@@ -114,7 +114,7 @@ impl Crew {
         while self.tasks.join_next().await.is_some() {}
         if let Some(client) = &self.store {
             // The lease of whoever cannot say it ends by itself.
-            let _ = self.leases.leave(client).await;
+            let _ = self.leases.leave(client, &self.panicked).await;
         }
         if let Some(connection) = self.hub.take() {
             let _ = timeout(CLOSE, connection.close(200, "done".into())).await;
