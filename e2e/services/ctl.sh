@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # RabbitMQ and PostgreSQL as stand-ins for managed services: outside the cluster, in the node's network (10.77.0.1).
-# Two sets that know nothing of each other: `demo`, and `test`, whose hub and database speak TLS only.
+# Sets that know nothing of each other: `demo`, `test`, whose hub and database speak TLS only, and `test4`, the same with RabbitMQ 4.
 #   ctl.sh SET up | down | status
 #   ctl.sh SET rabbitmq|postgres start | stop | restart | kill | suspend | resume | status
-#   ctl.sh test postgres cert server | expired | wrongname | otherserver     what it shows from now on
+#   ctl.sh test|test4 postgres cert server | expired | wrongname | otherserver     what it shows from now on
 # Once up, $DROVER_RUN/SET/env has the addresses and passwords, to be sourced.
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/../cluster/lib.sh"
@@ -15,16 +15,29 @@ shift
 case $SET in
     demo) AMQP=5672 MANAGEMENT=15672 MQTT=1883 STREAM=5552 METRICS=15692 DISTRIBUTION=25672 POSTGRES=5432 SCHEME='' ;;
     test) AMQP=5771 MANAGEMENT=15771 MQTT=1971 STREAM=5651 METRICS=15791 DISTRIBUTION=25771 POSTGRES=5532 SCHEME=s EXPIRED=5772 WRONGNAME=5773 ;;
+    test4) AMQP=5871 MANAGEMENT=15871 MQTT=2071 STREAM=5751 METRICS=15891 DISTRIBUTION=25871 POSTGRES=5632 SCHEME=s EXPIRED=5872 WRONGNAME=5873 ;;
     *) usage ;;
 esac
 DIR=$RUN/$SET
+# Debian 12 has RabbitMQ 3.10; that of Debian 13 is run from a directory of its own.
+DEBIAN_13=$CACHE/debian-13-rabbitmq
 PG_BIN=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2> /dev/null | sort -V | tail -n 1)
 
 need_services() {
     need_root
     need_packages /usr/lib/rabbitmq/bin/rabbitmq-server=rabbitmq-server /usr/lib/postgresql=postgresql \
         socat=socat openssl=openssl curl=curl setpriv=util-linux
+    [ "$SET" != test4 ] || debian_13
     PG_BIN=$(find /usr/lib/postgresql -maxdepth 2 -name bin | sort -V | tail -n 1)
+}
+
+debian_13() {
+    [ ! -e "$DEBIAN_13" ] || return 0
+    need_packages debootstrap=debootstrap /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
+    rm -rf "$DEBIAN_13.new"
+    step "RabbitMQ 4, with Debian 13 around it" debootstrap --variant=minbase --include=rabbitmq-server trixie "$DEBIAN_13.new"
+    rm -rf "$DEBIAN_13.new"/var/cache/apt/archives/*.deb
+    mv "$DEBIAN_13.new" "$DEBIAN_13"
 }
 
 # at SERVICE: where its process number and log are. The sets share one epmd, as the services of a machine would.
@@ -91,7 +104,7 @@ rabbitmq_prepare() {
     local data=$DIR/rabbitmq
     mkdir -p "$data"
     {
-        if [ "$SET" = test ]; then
+        if tls_only; then
             echo 'listeners.tcp = none'
             echo "listeners.ssl.1 = $NODE_IP:$AMQP"
             tls_lines ssl_options
@@ -126,8 +139,17 @@ C
     echo '[{osiris,[{max_segment_size_bytes,52428800}]}].' > "$data/advanced.config"
     echo '[rabbitmq_management,rabbitmq_stream,rabbitmq_mqtt,rabbitmq_consistent_hash_exchange,rabbitmq_prometheus].' > "$data/enabled_plugins"
     : > "$data/env.conf"
-    chown -R rabbitmq:rabbitmq "$data"
+    chown -R "$(rabbitmq_user)" "$data"
 }
+
+# Its numbers: names are others in the other Debian.
+rabbitmq_user() {
+    local passwd=/etc/passwd
+    [ "$SET" != test4 ] || passwd=$DEBIAN_13/etc/passwd
+    awk -F: '$1 == "rabbitmq" { print $3 ":" $4 }' "$passwd"
+}
+
+tls_only() { [ "$SET" != demo ]; }
 
 tls_lines() {
     printf '%s.cacertfile = /var/lib/rabbitmq/pki/ca.crt\n%s.certfile = /var/lib/rabbitmq/pki/server.crt\n%s.keyfile = /var/lib/rabbitmq/pki/server.key\n' "$1" "$1" "$1"
@@ -137,7 +159,9 @@ tls_lines() {
 rabbitmq_start() {
     gone_or_stop rabbitmq || return 0
     epmd_start
-    launch rabbitmq rabbitmq RABBITMQ_NODENAME="$SET@localhost" RABBITMQ_DIST_PORT=$DISTRIBUTION \
+    local service=rabbitmq
+    [ "$SET" != test4 ] || service=$DEBIAN_13
+    launch rabbitmq "$service" RABBITMQ_NODENAME="$SET@localhost" RABBITMQ_DIST_PORT=$DISTRIBUTION \
         RABBITMQ_CONFIG_FILE=/var/lib/rabbitmq/rabbitmq.conf RABBITMQ_ADVANCED_CONFIG_FILE=/var/lib/rabbitmq/advanced.config \
         RABBITMQ_CONF_ENV_FILE=/var/lib/rabbitmq/env.conf RABBITMQ_ENABLED_PLUGINS_FILE=/var/lib/rabbitmq/enabled_plugins \
         RABBITMQ_MNESIA_BASE=/var/lib/rabbitmq/mnesia RABBITMQ_LOGS=- \
@@ -161,7 +185,7 @@ epmd_start() {
 
 postgres_prepare() {
     local data=$DIR/postgres host=host
-    [ "$SET" != test ] || host=hostssl
+    ! tls_only || host=hostssl
     mkdir -p "$data"
     chown postgres:postgres "$data"
     if [ ! -e "$data/data/PG_VERSION" ]; then
@@ -182,7 +206,7 @@ shared_buffers = 128MB
 logging_collector = off
 timezone = 'UTC'
 C
-    if [ "$SET" = test ]; then
+    if tls_only; then
         postgres_cert server
         printf "ssl = on\nssl_cert_file = '/var/lib/postgresql/shown.crt'\nssl_key_file = '/var/lib/postgresql/shown.key'\n" >> "$data/data/conf.new"
     fi
@@ -214,7 +238,7 @@ postgres_roles() {
 postgres_cert() {
     local data=$DIR/postgres
     case $1 in server | expired | wrongname | otherserver) ;; *) usage ;; esac
-    [ "$SET" = test ] || usage
+    tls_only || usage
     install -o postgres -g postgres -m 600 "$DIR/pki/$1.key" "$data/shown.key"
     install -o postgres -g postgres -m 644 "$DIR/pki/$1.crt" "$data/shown.crt"
     ! running postgres || kill -HUP "$(inner_of postgres)"
@@ -250,7 +274,8 @@ write_env() {
         echo "export ${prefix}_STORE_WORKER_URI='postgres://drover_worker:$PASSWORD@$store'"
         echo "export ${prefix}_STORE_ADMIN_URI='postgres://postgres:$PASSWORD@$store'"
         echo "export ${prefix}_MQTT_URI='mqtt://drover:$PASSWORD@$NODE_IP:$MQTT'"
-        if [ "$SET" = test ]; then
+        if tls_only; then
+            echo "export DROVER_TEST_SET='$SET'"
             echo "export DROVER_TEST_CA='$DIR/pki/ca.crt'"
             echo "export DROVER_TEST_OTHER_CA='$DIR/pki/otherca.crt'"
             echo "export DROVER_TEST_PKI='$DIR/pki'"
@@ -271,7 +296,7 @@ password() {
 }
 
 certificates() {
-    [ "$SET" = test ] || return 0
+    tls_only || return 0
     if [ ! -e "$DIR/pki/otherserver.crt" ]; then "$REPO/e2e/services/pki.sh" "$DIR/pki" > "$DIR/pki.log" 2>&1 || die "no certificates, see $DIR/pki.log"; fi
     mkdir -p "$DIR/rabbitmq/pki"
     cp "$DIR"/pki/{ca.crt,server.crt,server.key} "$DIR/rabbitmq/pki/"
@@ -292,7 +317,7 @@ set_up() {
         step "$SET: PostgreSQL" postgres_start
     fi
     postgres_roles
-    [ "$SET" != test ] || tls_start
+    ! tls_only || tls_start
     write_env
     say "services ($SET): up, addresses in $DIR/env"
 }
@@ -306,9 +331,7 @@ set_down() {
     for name in tls-expired tls-wrongname postgres rabbitmq; do
         case $name in postgres) end "$name" INT 15 ;; *) end "$name" TERM 20 ;; esac
     done
-    local other=test
-    [ "$SET" = test ] && other=demo
-    if [ ! -e "$RUN/$other/rabbitmq.pid" ]; then
+    if ! compgen -G "$RUN/*/rabbitmq.pid" > /dev/null; then
         end epmd KILL 1
         rm -f "$RUN/epmd.log"
     fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One service in namespaces of its own: its data bound to where Debian's user for it has its home, and no root.
-#   serve.sh SERVICE DIRECTORY [ARGUMENT…]
+#   serve.sh SERVICE DIRECTORY [ARGUMENT…]      a SERVICE that is a directory: RabbitMQ of the system in there
 set -euo pipefail
 service=$1 data=$2
 shift 2
@@ -26,6 +26,14 @@ case $service in
     rabbitmq)
         mount --bind "$data" /var/lib/rabbitmq
         as rabbitmq /var/lib/rabbitmq "$@" /usr/lib/rabbitmq/bin/rabbitmq-server
+        ;;
+    /*)
+        mount --bind "$data" "$service/var/lib/rabbitmq"
+        mount -t proc proc "$service/proc"
+        mount --rbind /dev "$service/dev"
+        cp /etc/hosts /etc/resolv.conf "$service/etc/"
+        exec chroot --userspec rabbitmq:rabbitmq "$service" env -i HOME=/var/lib/rabbitmq LANG=C.UTF-8 \
+            PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" /usr/lib/rabbitmq/bin/rabbitmq-server
         ;;
     initdb | postgres)
         mount --bind "$data" /var/lib/postgresql

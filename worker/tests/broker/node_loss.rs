@@ -157,8 +157,11 @@ async fn a_message_with_which_its_worker_dies_each_time_is_dead_with_the_last_kn
         killed(role).await;
         let (queue, next) = (format!("loss-worker{queue}"), format!("loss-worker{next}"));
         let process = Process::start(&lane, role);
-        let moved = || async { (lane.ready(&queue).await == 0 && lane.ready(&next).await > 0).then_some(()) };
-        eventually("moved on", moved).await;
+        let moved = async || {
+            let rest = 10 - u32::try_from(lane.count().await).unwrap();
+            (lane.ready(&queue).await == 0 && lane.ready(&next).await == rest).then_some(())
+        };
+        eventually("moved on", &moved).await;
         process.stop();
     }
     for _ in 0..3 {

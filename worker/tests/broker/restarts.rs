@@ -5,7 +5,8 @@ use std::process::Command;
 use crate::surroundings::{APPEND, Lane, env, eventually};
 
 fn control(service: &str, what: &str) {
-    let status = Command::new(env("DROVER_TEST_CTL")).args(["test", service, what]).status().unwrap();
+    let status =
+        Command::new(env("DROVER_TEST_CTL")).args([env("DROVER_TEST_SET").as_str(), service, what]).status().unwrap();
     assert!(status.success(), "{service} {what}");
 }
 

@@ -61,7 +61,10 @@ struct Shown;
 
 impl Shown {
     fn new(which: &str) -> Self {
-        let status = Command::new(env("DROVER_TEST_CTL")).args(["test", "postgres", "cert", which]).status().unwrap();
+        let status = Command::new(env("DROVER_TEST_CTL"))
+            .args([env("DROVER_TEST_SET").as_str(), "postgres", "cert", which])
+            .status()
+            .unwrap();
         assert!(status.success(), "cert {which}");
         Self
     }
@@ -69,7 +72,9 @@ impl Shown {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        let _ = Command::new(env("DROVER_TEST_CTL")).args(["test", "postgres", "cert", "server"]).status();
+        let _ = Command::new(env("DROVER_TEST_CTL"))
+            .args([env("DROVER_TEST_SET").as_str(), "postgres", "cert", "server"])
+            .status();
     }
 }
 

@@ -77,7 +77,12 @@ async fn disturbed(name: &str, messages: u64, kills: u32) {
 
 /// Restarts a service that all tests share; ends when it answers again.
 async fn restart(service: &'static str) {
-    let control = move || Command::new(env("DROVER_TEST_CTL")).args(["test", service, "restart"]).status().unwrap();
+    let control = move || {
+        Command::new(env("DROVER_TEST_CTL"))
+            .args([env("DROVER_TEST_SET").as_str(), service, "restart"])
+            .status()
+            .unwrap()
+    };
     let status = tokio::task::spawn_blocking(control).await.unwrap();
     assert!(status.success(), "{service}");
 }
