@@ -16,6 +16,7 @@ pub mod names;
 pub mod pipeline;
 mod probe;
 pub mod problem;
+mod rollout;
 pub mod run;
 pub mod scales;
 pub mod scaling;
