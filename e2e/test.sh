@@ -145,7 +145,7 @@ for name in "$@"; do
             ;;
         cluster)
             surroundings
-            "$REPO/e2e/images/build.sh"
+            "$REPO/e2e/images/build.sh" tests
             # shellcheck source=/dev/null
             . "$RUN/images.env"
             suite cluster cluster

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds drover-worker and drover-operator as they ship, makes their images and gives them to the cluster.
 # $DROVER_RUN/images.env then has DROVER_IMAGE_REGISTRY and DROVER_IMAGE_TAG: the tag is a hash of the binaries.
+#   build.sh tests   the image of the tests' handler too, named by DROVER_TEST_HANDLER_IMAGE in the same file
 #   DROVER_REGISTRY  with a cluster of your own: the images were pushed there (make push), nothing is built
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/../cluster/lib.sh"
@@ -8,7 +9,7 @@ names=(drover-operator drover-worker)
 
 images_env() { printf "export DROVER_IMAGE_REGISTRY='%s'\nexport DROVER_IMAGE_TAG='%s'\n" "$1" "$2" > "$RUN/images.env"; }
 
-compile() { CARGO_TARGET_DIR=$TARGET cargo build --manifest-path "$REPO/Cargo.toml" --release -p drover-operator -p drover-worker; }
+compile() { CARGO_TARGET_DIR=$TARGET cargo build --manifest-path "$REPO/Cargo.toml" --release --bin drover-operator --bin drover-worker; }
 
 version() { awk -F'"' '/^version/ { print $2; exit }' "$REPO/Cargo.toml"; }
 
@@ -39,3 +40,17 @@ for name in "${names[@]}"; do
     fi
 done
 images_env localhost "$tag"
+
+handler() { CARGO_TARGET_DIR=$TARGET cargo build --manifest-path "$REPO/Cargo.toml" --workspace --bin drover-killer; }
+
+if [ "${1:-}" = tests ] && [ "$cluster" = node ]; then
+    step "images: compile the tests' handler" handler
+    tag=$(sha256sum < "$TARGET/debug/drover-killer" | cut -c1-12)
+    archive=$CACHE/images/drover-killer-$tag.tar
+    if [ ! -e "$archive" ]; then
+        find "$CACHE/images" -name 'drover-killer-*.tar' -delete
+        "$REPO/e2e/images/image.sh" pack "localhost/drover-killer:$tag" "$TARGET/debug/drover-killer" "$archive"
+    fi
+    step "images: drover-killer:$tag" "$REPO/e2e/images/image.sh" load "localhost/drover-killer:$tag" "$archive"
+    echo "export DROVER_TEST_HANDLER_IMAGE='localhost/drover-killer:$tag'" >> "$RUN/images.env"
+fi

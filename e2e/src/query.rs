@@ -207,7 +207,7 @@ impl Trial {
         let query = format!(
             "select text, floor(extract(epoch from w) * 1000)::bigint, k, c::bigint from {COUNTS} order by w, k"
         );
-        let rows = self.store.owner.rows(&query, &[]).await?;
+        let rows = self.store.admin.rows(&query, &[]).await?;
         rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?, r.try_get(3)?))).collect()
     }
 

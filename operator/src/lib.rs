@@ -14,6 +14,7 @@ pub mod hub;
 pub mod metrics;
 pub mod names;
 pub mod pipeline;
+pub mod plugin;
 mod probe;
 pub mod problem;
 mod rollout;

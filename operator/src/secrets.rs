@@ -57,12 +57,7 @@ impl Secrets {
                 format!("secret {name} is missing in namespace {namespace}: make it"),
             ));
         };
-        let data: Data = secret
-            .data
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|(k, v)| Some((k, String::from_utf8(v.0).ok()?.trim_end_matches('\n').to_owned())))
-            .collect();
+        let data = text(secret);
         self.lock().insert(key, (now, data.clone()));
         Ok(data)
     }
@@ -75,6 +70,12 @@ impl Secrets {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), (Instant, Data)>> {
         self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// What is text in a secret, without a newline at its end.
+pub(crate) fn text(secret: Secret) -> Data {
+    let data = secret.data.unwrap_or_default().into_iter();
+    data.filter_map(|(k, v)| Some((k, String::from_utf8(v.0).ok()?.trim_end_matches('\n').to_owned()))).collect()
 }
 
 /// The hub that a secret names.

@@ -32,6 +32,7 @@ mod prepare;
 mod preview;
 pub(crate) mod publisher;
 mod ramp;
+pub mod redrive;
 pub(crate) mod reject;
 mod session;
 pub(crate) mod sink;

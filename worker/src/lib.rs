@@ -1,4 +1,5 @@
-//! Drover's worker as a library: what the binary runs, and what the operator shares with it (hub and store connections).
+//! Drover's worker as a library: what the binary runs, and what the operator shares with it (hub and store connections, and how a
+//! dead letter is published again).
 
 mod answer;
 pub mod hub;
@@ -9,4 +10,4 @@ pub mod store;
 pub mod stream;
 pub mod tls;
 
-pub use ingest::status;
+pub use ingest::{redrive, status};

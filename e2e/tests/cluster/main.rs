@@ -10,6 +10,7 @@ mod drift;
 mod flow;
 mod idempotence;
 mod install;
+mod killers;
 mod ledger;
 mod revisions;
 mod scale;

@@ -8,7 +8,7 @@ use super::{
     policy::Policy,
     rate::Rate,
     real,
-    sample::{Depth, Sample},
+    sample::{Depth, Sample, Worker},
     sink_limit::SinkLimit,
     whole,
 };
@@ -257,7 +257,7 @@ impl State {
         } else if now {
             self.idle_since.get_or_insert(self.at);
         }
-        let long = self.flow.workers().filter(|w| rate.is_some_and(|r| real(w.in_flight) > LONG * r)).count();
+        let long = self.flow.workers().filter(|w| w.in_flight > 0 && self.is_long(w, rate)).count();
         Facts {
             current,
             ready: depth.ready,
@@ -271,6 +271,11 @@ impl State {
             long: u32::try_from(long).unwrap_or(u32::MAX),
             idle: self.idle_since.map(|since| self.at - since),
         }
+    }
+
+    /// What the worker has takes long, or may: nothing has been finished that would tell.
+    fn is_long(&self, worker: &Worker, rate: Option<f64>) -> bool {
+        rate.is_some_and(|r| !self.rate.is_proven() || real(worker.in_flight) > LONG * r || self.rate.lasts(&worker.id))
     }
 
     /// Nothing is known of the queue: what runs stays, and something runs in the end.

@@ -118,6 +118,16 @@ impl Rate {
         self.seen.messages >= FIRM
     }
 
+    /// Something was finished.
+    pub(super) fn is_proven(&self) -> bool {
+        self.seen.messages > 0.0
+    }
+
+    /// The worker has been busy for long without finishing anything.
+    pub(super) fn lasts(&self, worker: &str) -> bool {
+        self.open.get(worker).is_some_and(|open| open.busy >= BUSY)
+    }
+
     /// What the first messages tell, too few to size by.
     pub(super) fn impression(&self) -> Option<f64> {
         self.seen.rate()

@@ -238,7 +238,7 @@ fn hub_ready(seen: &Snapshot) -> Finding {
 fn dead_letter_safe(seen: &Snapshot) -> Finding {
     let finding = |status, reason: &str, message: String| Finding::new("DeadLetterSafe", status, reason, message);
     match (&seen.hub, holding(seen, |h| h.stage == "relay")) {
-        (External::Fine(_), None) => finding(Some(true), "Routed", "dead letters reach their queue".to_owned()),
+        (External::Fine(_), None) => finding(Some(true), "Safe", "dead letters have a queue".to_owned()),
         (_, Some(holding)) => finding(Some(false), &holding.reason, holds(holding)),
         _ => finding(None, "NotChecked", "not looked at: the hub comes first".to_owned()),
     }

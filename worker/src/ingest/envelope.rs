@@ -153,6 +153,20 @@ pub(crate) fn returned(sender: &Sender, delivery: &Delivery) -> BasicProperties 
     properties(delivery, headers)
 }
 
+/// Properties of a dead letter that is given another chance: it has no attempts, but is no first delivery either, and came
+/// from where it came before it was dead.
+pub(crate) fn redriven(sender: &Sender, delivery: &Delivery) -> BasicProperties {
+    let mut headers = cleaned(sender, delivery);
+    let old = delivery.properties.headers().as_ref();
+    if let Some(queue) = old.and_then(|h| h.inner().get(ORIGINAL_QUEUE)) {
+        headers.insert(ORIGINAL_QUEUE.into(), queue.clone());
+    }
+    headers.insert(ATTEMPTS.into(), AMQPValue::LongLongInt(0));
+    let before = headers.inner().get(RETURNED).and_then(identity::integer).unwrap_or(0);
+    headers.insert(RETURNED.into(), AMQPValue::LongLongInt(before.saturating_add(1)));
+    properties(delivery, headers)
+}
+
 /// Properties of a result that is published on: those of its message, without what is the broker's or ours.
 pub(crate) fn passed_on(delivery: &Delivery) -> BasicProperties {
     let mut headers = FieldTable::default();

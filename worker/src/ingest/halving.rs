@@ -33,10 +33,21 @@ impl Halving {
             self.culprits.push(part.start);
             return Some(part.start);
         }
+        self.halve(&part);
+        None
+    }
+
+    /// The part took too long: halves come next, if there are any.
+    pub(crate) fn late(&mut self) {
+        if let Some(part) = self.parts.pop_if(|part| part.len() > 1) {
+            self.halve(&part);
+        }
+    }
+
+    fn halve(&mut self, part: &Range<usize>) {
         let middle = part.start + part.len() / 2;
         self.parts.push(middle..part.end);
         self.parts.push(part.start..middle);
-        None
     }
 
     /// A culprit that is known without halving.
@@ -78,6 +89,24 @@ mod tests {
             prop_assert_eq!(written, (0..size).filter(|n| !bad.contains(n)).collect::<BTreeSet<_>>());
             prop_assert!(tries <= 1 + 2 * bad.len() * 8, "{} tries for {} culprits of {}", tries, bad.len(), size);
         }
+    }
+
+    #[test]
+    fn a_part_that_takes_too_long_is_halved_down_to_one_message_and_nobody_is_blamed() {
+        let mut halving = Halving::new(4);
+        halving.late();
+        assert_eq!(halving.next(), Some(0..2));
+        halving.late();
+        halving.late();
+        assert_eq!(halving.next(), Some(0..1));
+        let mut written = Vec::new();
+        while let Some(part) = halving.next() {
+            written.extend(part);
+            halving.settled();
+        }
+        assert_eq!(written, [0, 1, 2, 3]);
+        halving.again();
+        assert_eq!(halving.next(), None);
     }
 
     #[test]

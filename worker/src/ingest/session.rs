@@ -29,7 +29,7 @@ use super::{
     acks::{Acks, Gap, PATIENCE},
     backoff::Backoff,
     clock,
-    credit::Facts,
+    credit::{Facts, batch_of},
     publisher::Receipt,
     slot::{Finished, SlotEnd},
     suspect::Way,
@@ -127,8 +127,7 @@ impl<'c> Session<'c> {
 
     /// Until shutdown.
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), Lost> {
-        let first = self.crew.is_new();
-        self.intake.want(self.crew.limits.start(first));
+        self.intake.want(self.crew.limits.start(self.crew.rate.per_second()));
         loop {
             self.redirect_strays();
             self.start_batches();
@@ -279,8 +278,10 @@ impl<'c> Session<'c> {
     }
 
     fn next_batch(&mut self) -> Vec<Delivery> {
-        let (most, mut bytes, mut batch) = (self.share(), 0, Vec::new());
-        self.crew.context.meter.capacity(most, self.parts());
+        let parts = self.parts();
+        let lasting = self.crew.rate.per_second().map_or(usize::MAX, |rate| batch_of(rate, parts));
+        let (most, mut bytes, mut batch) = (self.share().min(lasting), 0, Vec::new());
+        self.crew.context.meter.capacity(most, parts);
         while let Some(delivery) = self.held.front() {
             bytes += delivery.data.len();
             if batch.len() == most || (bytes > MAX_BATCH_BYTES && !batch.is_empty()) {

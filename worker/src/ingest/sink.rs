@@ -43,6 +43,8 @@ pub(crate) struct Attempt {
     pub(crate) failure: Option<Failure>,
     /// There was no time for the rest.
     pub(crate) unfinished: bool,
+    /// It took too long, so fewer are tried next.
+    pub(crate) late: bool,
 }
 
 impl Attempt {

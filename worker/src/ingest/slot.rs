@@ -182,8 +182,11 @@ impl Slot {
             if self.writer.in_doubt() {
                 course.doubt(&mut items[part]);
             }
-            let Attempt { ends, unknown_fields, failure, unfinished } = attempt?;
+            let Attempt { ends, unknown_fields, failure, unfinished, late } = attempt?;
             self.context.meter.unknown_fields.inc_by(unknown_fields);
+            if late {
+                halving.late();
+            }
             for refusal in self.end(batch, course, ends) {
                 let item = items.iter().position(|item| refusal.is_of(item));
                 halving.found(item.expect("what the sink says is of one of its items"));
@@ -224,7 +227,7 @@ impl Slot {
         };
         Ok(attempt.unwrap_or_else(|elapsed| {
             self.writer.abandon();
-            Attempt { failure: Some(too_slow(&elapsed)), ..Attempt::default() }
+            Attempt { failure: Some(too_slow(&elapsed)), late: true, ..Attempt::default() }
         }))
     }
 

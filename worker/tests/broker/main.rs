@@ -17,6 +17,7 @@ mod priority;
 mod process;
 mod restarts;
 mod server;
+mod slow;
 mod surroundings;
 mod upsert;
 

@@ -201,6 +201,35 @@ fn a_worker_that_holds_one_ten_minute_message_is_not_scaled_away() {
 }
 
 #[test]
+fn workers_with_their_first_messages_are_spared_before_a_rate_is_proven() {
+    let worker = |name: &str, in_flight, busy| Worker {
+        id: name.to_owned(),
+        revision: String::new(),
+        in_flight,
+        busy,
+        ..Worker::default()
+    };
+    let mut policy = Policy { min: 10, cooldown: 1.0, ..policy() };
+    let mut state = State::default();
+    for second in 0..60_u32 {
+        let at = f64::from(second);
+        let idle = (3..10).map(|n| worker(&format!("w{n}"), 0, 0.0));
+        let busy = (0..3).map(|n| worker(&format!("w{n}"), 1, at));
+        let sample = Sample {
+            at,
+            depth: Some(Depth { ready: 0, consumers: 10 }),
+            replicas: 10,
+            workers: Some(busy.chain(idle).collect()),
+            ..Sample::default()
+        };
+        let decision;
+        (state, decision) = decide(&policy, state, &sample);
+        assert!(decision.desired >= 3, "{decision:?} at {at}");
+        policy.min = 0;
+    }
+}
+
+#[test]
 fn while_the_hub_cannot_be_read_replicas_stay_and_nothing_flaps_when_it_returns() {
     let mut world = World::new(500.0, 100.0);
     world.run(200);

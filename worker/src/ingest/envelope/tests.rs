@@ -125,3 +125,17 @@ fn returns_are_counted() {
     again.properties = returned(&sender(), &again);
     assert_eq!(header(&returned(&sender(), &again), RETURNED).as_deref(), Some("2"));
 }
+
+#[test]
+fn a_redriven_message_has_no_attempts_and_is_no_first_delivery() {
+    let mut again = delivery();
+    again.properties = dead(&again, "e");
+    (again.exchange, again.routing_key) = ("telemetry.drover".into(), "dead".into());
+    let redriver = Sender { identity: Identity::default(), queue: "telemetry.dead".into(), process: String::new() };
+    let properties = redriven(&redriver, &again);
+    assert_eq!(header(&properties, ATTEMPTS).as_deref(), Some("0"));
+    assert_eq!(header(&properties, ORIGINAL_QUEUE).as_deref(), Some("telemetry"));
+    again.properties = properties;
+    assert!(!identity::is_first(&again));
+    assert_eq!(origin(&again), ("amq.topic".to_owned(), "devices.7".to_owned()));
+}

@@ -38,7 +38,6 @@ pub(crate) struct Crew {
     pub(super) slots: JoinSet<SlotEnd>,
     pub(super) surrender: CancellationToken,
     pub(super) rate: Rate,
-    new: bool,
 }
 
 impl Crew {
@@ -52,17 +51,11 @@ impl Crew {
             slots: JoinSet::new(),
             surrender: CancellationToken::new(),
             rate: Rate::default(),
-            new: context.suspicion.active,
         };
         let (finished, _) = unbounded_channel();
         let first = crew.slot(0, context.target.writer(), finished);
         crew.slots.spawn(first.warm_up());
         crew
-    }
-
-    /// Whether this is the first session of a process that may follow one that crashed.
-    pub(super) fn is_new(&mut self) -> bool {
-        std::mem::take(&mut self.new)
     }
 
     pub(super) fn slot(&self, number: usize, writer: Writer, finished: UnboundedSender<Finished>) -> Slot {

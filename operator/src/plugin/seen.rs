@@ -1,0 +1,201 @@
+//! What is looked at: the object, its pods, what happened to it.
+
+use anyhow::{Context as _, Result};
+use drover_crds::api::Status;
+use k8s_openapi::{
+    api::{
+        core::v1::{ContainerStatus, Pod},
+        events::v1::Event,
+    },
+    jiff::Timestamp,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DynamicObject, ListParams},
+};
+
+use super::cluster::{Access, Target};
+use crate::names;
+
+/// Events that are told.
+const EVENTS: usize = 8;
+
+/// An object, as far as whoever asks may see it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// As kubectl writes it.
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) generation: Option<i64>,
+    pub(super) suspended: bool,
+    pub(super) status: Status,
+    /// None where they may not be listed.
+    pub(super) pods: Option<Vec<Worker>>,
+    /// The newest last.
+    pub(super) events: Vec<Happening>,
+}
+
+/// A worker's pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Worker {
+    pub(super) name: String,
+    pub(super) revision: String,
+    pub(super) image: String,
+    pub(super) ready: bool,
+    pub(super) restarts: i32,
+    /// Why it does not run, in the kubelet's or the scheduler's words.
+    pub(super) waiting: Option<(String, String)>,
+}
+
+/// An Event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Happening {
+    pub(super) at: Option<Timestamp>,
+    pub(super) reason: String,
+    pub(super) note: String,
+}
+
+impl Seen {
+    pub(super) async fn look(access: &Access, target: &Target) -> Result<Self> {
+        let object = access.objects(target).get(&target.name).await;
+        let object = object.with_context(|| format!("{} in namespace {}", target.shown(), access.namespace))?;
+        let labels = match target.kind {
+            "WindowQuery" => names::query_labels(&target.name),
+            _ => names::labels(&target.name),
+        };
+        let selector = labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
+        let pods = Api::<Pod>::namespaced(access.client.clone(), &access.namespace);
+        let pods = pods.list(&ListParams::default().labels(&selector)).await;
+        let events = Api::<Event>::namespaced(access.client.clone(), &access.namespace);
+        let of = format!("regarding.name={},regarding.kind={}", target.name, target.kind);
+        let events = events.list(&ListParams::default().fields(&of)).await;
+        Ok(Self {
+            name: target.shown(),
+            namespace: access.namespace.clone(),
+            generation: object.metadata.generation,
+            suspended: object.data.pointer("/spec/suspend").and_then(serde_json::Value::as_bool).unwrap_or(false),
+            status: status(&object)?,
+            pods: pods.ok().map(|pods| pods.items.iter().map(worker).collect()),
+            events: happenings(events.map(|events| events.items).unwrap_or_default()),
+        })
+    }
+
+    /// Seconds until what waits now is begun.
+    pub(super) fn lag(&self) -> Option<f64> {
+        self.status.scale.as_ref().and_then(|scale| scale.lag_seconds)
+    }
+
+    /// The operator has not seen the spec as it is now.
+    pub(super) fn is_stale(&self) -> bool {
+        self.generation.is_some() && self.status.observed_generation != self.generation
+    }
+}
+
+fn status(object: &DynamicObject) -> Result<Status> {
+    let status = object.data.get("status").cloned().unwrap_or_else(|| serde_json::json!({}));
+    serde_json::from_value(status).context("the status has another form: plugin and operator are of different versions")
+}
+
+fn happenings(mut events: Vec<Event>) -> Vec<Happening> {
+    let at = |event: &Event| {
+        let last = event.series.as_ref().map(|s| s.last_observed_time.0);
+        last.or_else(|| event.event_time.as_ref().map(|t| t.0))
+            .or_else(|| event.deprecated_last_timestamp.as_ref().map(|t| t.0))
+    };
+    events.sort_by_key(at);
+    let surplus = events.len().saturating_sub(EVENTS);
+    let newest = events.into_iter().skip(surplus);
+    let happening = |event: Event| {
+        let at = at(&event);
+        Happening { at, reason: event.reason.unwrap_or_default(), note: event.note.unwrap_or_default() }
+    };
+    newest.map(happening).collect()
+}
+
+fn worker(pod: &Pod) -> Worker {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    let first = status.and_then(|s| s.init_container_statuses.as_deref()).unwrap_or_default();
+    let all = || first.iter().chain(containers);
+    let condition = |type_: &str| status.and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == type_));
+    let unscheduled = condition("PodScheduled").filter(|c| c.status == "False");
+    let unscheduled =
+        unscheduled.map(|c| (c.reason.clone().unwrap_or_default(), c.message.clone().unwrap_or_default()));
+    Worker {
+        name: pod.name_any(),
+        revision: pod.labels().get(names::REVISION).cloned().unwrap_or_default(),
+        image: image(pod, containers),
+        ready: condition("Ready").is_some_and(|c| c.status == "True"),
+        restarts: all().map(|c| c.restart_count).sum(),
+        waiting: unscheduled.or_else(|| all().find_map(waiting)),
+    }
+}
+
+/// With its digest, where it is known.
+fn image(pod: &Pod, containers: &[ContainerStatus]) -> String {
+    let written =
+        pod.spec.as_ref().and_then(|s| s.containers.first()).and_then(|c| c.image.clone()).unwrap_or_default();
+    let digest = containers.first().and_then(|c| c.image_id.rsplit_once("sha256:").map(|(_, d)| d.to_owned()));
+    match digest.filter(|_| !written.contains("@sha256:")) {
+        Some(digest) => format!("{written} ({})", digest.get(..12).unwrap_or(&digest)),
+        None => written,
+    }
+}
+
+/// A pod that is being made waits for nothing that a person could mend.
+fn waiting(container: &ContainerStatus) -> Option<(String, String)> {
+    let state = container.state.as_ref()?;
+    let waiting = state.waiting.as_ref()?;
+    let reason = waiting.reason.clone().unwrap_or_default();
+    if matches!(reason.as_str(), "ContainerCreating" | "PodInitializing") {
+        return None;
+    }
+    let ended = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    let ended = ended.map(|t| format!("{} (exit code {})", t.reason.as_deref().unwrap_or("ended"), t.exit_code));
+    Some((reason, ended.or_else(|| waiting.message.clone()).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_tells_why_it_waits_and_what_ended_it() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "t-1", "labels": { "drover.dev/revision": "abc" } },
+            "spec": { "containers": [{ "name": "worker", "image": "drover-worker:1" }] },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": "False" }],
+                "containerStatuses": [{
+                    "name": "worker", "image": "drover-worker:1", "imageID": "localhost/w@sha256:0123456789abcdef",
+                    "ready": false, "restartCount": 3,
+                    "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 20s" } },
+                    "lastState": { "terminated": { "reason": "OOMKilled", "exitCode": 137 } },
+                }],
+            },
+        }))
+        .unwrap();
+        let expected = Worker {
+            name: "t-1".into(),
+            revision: "abc".into(),
+            image: "drover-worker:1 (0123456789ab)".into(),
+            ready: false,
+            restarts: 3,
+            waiting: Some(("CrashLoopBackOff".into(), "OOMKilled (exit code 137)".into())),
+        };
+        assert_eq!(worker(&pod), expected);
+    }
+
+    #[test]
+    fn events_come_in_their_order_and_only_the_last_ones() {
+        let event = |n: u32| -> Event {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {}, "eventTime": format!("2026-01-02T12:00:{n:02}.000000Z"), "reason": n.to_string(), "note": "x",
+            }))
+            .unwrap()
+        };
+        let told = happenings((0..20).rev().map(event).collect());
+        let reasons: Vec<_> = told.iter().map(|h| h.reason.as_str()).collect();
+        assert_eq!(reasons, ["12", "13", "14", "15", "16", "17", "18", "19"]);
+    }
+}

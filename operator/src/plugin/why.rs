@@ -1,0 +1,172 @@
+//! `kubectl drover why`: the one reason that things are not right, and what to do. Pure.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+
+use super::{
+    advice::advice,
+    seen::Seen,
+    table::{plain, since, table},
+};
+use crate::condition::find;
+
+/// Each is told only if those before it are well: what comes later is often their effect.
+const CAUSES: [(&str, &str); 9] = [
+    ("Accepted", "True"),
+    ("HubReady", "True"),
+    ("StoreReady", "True"),
+    ("DeadLetterSafe", "True"),
+    ("WorkersReady", "True"),
+    ("InputSound", "True"),
+    ("DataLoss", "False"),
+    ("SinkLimited", "False"),
+    ("Progressing", "True"),
+];
+
+/// The first condition that is not as it should be.
+pub(super) fn cause(seen: &Seen) -> Option<&Condition> {
+    let conditions = &seen.status.conditions;
+    let wrong = |(type_, well): &(&str, &str)| find(conditions, type_).filter(|c| c.status != *well);
+    // What is only unknown follows from what is wrong.
+    let known = |c: &&Condition| c.status != "Unknown";
+    let told = |c: &&Condition| !matches!(c.reason.as_str(), "NotChecked");
+    CAUSES.iter().filter_map(wrong).find(known).or_else(|| CAUSES.iter().filter_map(wrong).find(told))
+}
+
+/// All that helps to find out.
+pub(super) fn text(seen: &Seen, now: Timestamp) -> String {
+    let mut text = match (cause(seen), seen.status.conditions.is_empty()) {
+        (_, true) => format!(
+            "{}: the operator has not looked at it yet\n  Do:     see that it runs: kubectl get pods -A -l app.kubernetes.io/name=drover\n",
+            seen.name
+        ),
+        (None, _) if seen.suspended => {
+            format!("{}: it is suspended\n  Do:     kubectl drover resume {}\n", seen.name, seen.name)
+        }
+        (None, _) => format!("{}: nothing is wrong: {}\n", seen.name, health(seen)),
+        (Some(condition), _) => told(seen, condition, now),
+    };
+    if seen.is_stale() {
+        text.push_str("  Note:   the operator has not seen the newest spec yet\n");
+    }
+    let troubles: Vec<Vec<String>> = troubles(seen);
+    if !troubles.is_empty() {
+        text.push_str("\nPods that do not run:\n");
+        text.push_str(&table(&troubles));
+    }
+    if !seen.events.is_empty() {
+        text.push_str("\nWhat happened:\n");
+        let row =
+            |h: &super::seen::Happening| vec![format!("  {}", since(h.at, now)), plain(&h.reason), plain(&h.note)];
+        text.push_str(&table(&seen.events.iter().map(row).collect::<Vec<_>>()));
+    }
+    text
+}
+
+fn told(seen: &Seen, condition: &Condition, now: Timestamp) -> String {
+    let Condition { type_, reason, message, last_transition_time, .. } = condition;
+    let mut rows = vec![
+        vec!["  Because:".to_owned(), plain(message)],
+        vec!["  Since:".to_owned(), since(Some(last_transition_time.0), now)],
+    ];
+    if let Some(advice) = advice(type_, reason) {
+        rows.push(vec!["  Means:".to_owned(), advice.means]);
+        rows.extend(advice.remedy.map(|remedy| vec!["  Do:".to_owned(), remedy]));
+    }
+    format!("{}: {type_} is {}: {reason}\n{}", seen.name, condition.status, table(&rows))
+}
+
+/// What is worth knowing of one that is well.
+fn health(seen: &Seen) -> String {
+    let status = &seen.status;
+    let workers = status.replicas.unwrap_or(0);
+    let scale = status.scale.as_ref().map(|s| format!(" ({})", s.reason)).unwrap_or_default();
+    let dead = status.dead_letters.filter(|n| *n > 0).map(|n| format!(", {n} dead letters: kubectl drover dead list"));
+    format!("{workers} workers{scale}{}", dead.unwrap_or_default())
+}
+
+/// A line for each pod that waits for something.
+pub(super) fn troubles(seen: &Seen) -> Vec<Vec<String>> {
+    let pods = seen.pods.iter().flatten();
+    let row = |worker: &super::seen::Worker| {
+        let (reason, message) = worker.waiting.as_ref()?;
+        Some(vec![format!("  {}", worker.name), plain(reason), plain(message)])
+    };
+    pods.filter_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::seen::{Happening, Worker};
+
+    const NOW: &str = "2026-01-02T12:00:00Z";
+
+    fn seen(conditions: &[(&str, &str, &str, &str)]) -> Seen {
+        let condition = |(type_, status, reason, message): &(&str, &str, &str, &str)| {
+            serde_json::json!({
+                "type": type_, "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-02T11:56:00Z",
+            })
+        };
+        let conditions: Vec<_> = conditions.iter().map(condition).collect();
+        Seen {
+            name: "ingestpipeline.drover.dev/telemetry".into(),
+            status: serde_json::from_value(serde_json::json!({ "conditions": conditions })).unwrap(),
+            ..Seen::default()
+        }
+    }
+
+    #[test]
+    fn the_first_cause_is_told_and_not_its_effects() {
+        let seen = seen(&[
+            ("Ready", "False", "AccessRefused", "x"),
+            ("Accepted", "True", "Accepted", ""),
+            ("HubReady", "False", "AccessRefused", "hub.example: wrong user or password"),
+            ("StoreReady", "True", "TableFits", ""),
+            ("WorkersReady", "False", "NotStarted", "workers wait"),
+        ]);
+        assert_eq!(cause(&seen).unwrap().type_, "HubReady");
+        insta::assert_snapshot!(text(&seen, NOW.parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_unknown_gives_way_to_what_is_wrong() {
+        let seen = seen(&[
+            ("Accepted", "True", "Accepted", ""),
+            ("HubReady", "Unknown", "NotChecked", ""),
+            ("StoreReady", "False", "SecretNotFound", ""),
+        ]);
+        assert_eq!(cause(&seen).unwrap().type_, "StoreReady");
+    }
+
+    #[test]
+    fn a_loss_is_told_where_all_else_is_well() {
+        let seen = seen(&[("Accepted", "True", "Accepted", ""), ("DataLoss", "True", "MessagesLost", "")]);
+        assert_eq!(cause(&seen).unwrap().type_, "DataLoss");
+    }
+
+    #[test]
+    fn pods_and_events_are_told_too() {
+        let mut seen = seen(&[("WorkersReady", "False", "ImagePullFailed", "drover-worker:9 cannot be pulled")]);
+        seen.pods = Some(vec![Worker {
+            name: "telemetry-abc-1".into(),
+            waiting: Some(("ImagePullBackOff".into(), "not found".into())),
+            ..Worker::default()
+        }]);
+        seen.events = vec![Happening {
+            at: Some("2026-01-02T11:59:00Z".parse().unwrap()),
+            reason: "RevisionStarted".into(),
+            note: "abc starts".into(),
+        }];
+        insta::assert_snapshot!(text(&seen, NOW.parse().unwrap()));
+    }
+
+    #[test]
+    fn one_that_is_well_says_so_and_one_that_is_suspended_how_to_go_on() {
+        let mut well = seen(&[("Accepted", "True", "Accepted", "")]);
+        assert!(text(&well, NOW.parse().unwrap()).contains("nothing is wrong: 0 workers"));
+        well.suspended = true;
+        assert!(text(&well, NOW.parse().unwrap()).contains("kubectl drover resume"));
+        assert!(text(&seen(&[]), NOW.parse().unwrap()).contains("has not looked"));
+    }
+}
