@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     hub::{Hubs, Topologies},
     metrics::Metrics,
+    rollout::{Ledgers, Turns},
     scales::Scales,
     secrets::Secrets,
     store::Stores,
@@ -54,6 +55,10 @@ pub struct Context {
     pub topologies: std::sync::Arc<Topologies>,
     /// Samples queues and decides how many workers there should be.
     pub scales: std::sync::Arc<Scales>,
+    /// What both sides of each rollout have done.
+    pub(crate) ledgers: std::sync::Arc<Ledgers>,
+    /// Whose turn it is to change for what the operator itself causes.
+    pub(crate) turns: std::sync::Arc<Turns>,
     /// Looks at tables.
     pub stores: std::sync::Arc<Stores>,
     /// Secrets that were read.

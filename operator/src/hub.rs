@@ -2,6 +2,7 @@
 
 mod declare;
 mod depth;
+mod mirror;
 mod pool;
 mod remove;
 mod reply;

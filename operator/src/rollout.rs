@@ -13,12 +13,12 @@ mod turns;
 mod verdict;
 
 pub(crate) use facts::{Command, Facts, Mirror, Side, Wanted};
-pub(crate) use ledger::{Knowledge, Ledgers, Of, Reading};
+pub(crate) use ledger::Ledgers;
+pub(crate) use ledger::{Knowledge, Of, Reading};
 pub(crate) use next::next;
 pub(crate) use requests::remember;
 pub(crate) use sizes::{Live, Sizes, has_started, is_on_source, sizes};
-pub(crate) use turns::Turns;
-pub(crate) use verdict::{Verdict, of_preview, of_takeover};
+pub(crate) use turns::{Turns, is_under_way};
 
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,8 @@ pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     ctx.written.forget(&uid);
     ctx.stores.forget(&uid);
     ctx.scales.forget(&uid);
+    ctx.ledgers.forget(&uid);
+    ctx.turns.forget(&uid);
     ctx.topologies.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
 }

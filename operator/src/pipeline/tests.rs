@@ -4,4 +4,5 @@ mod claims;
 mod model;
 mod properties;
 mod rendering;
+mod rollouts;
 mod sizing;

@@ -8,6 +8,7 @@ use drover_crds::{
 use crate::problem::Problem;
 
 /// What is known at one moment.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and none follows from another")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Facts {
     /// When, as RFC 3339.

@@ -63,7 +63,7 @@ struct Ledger {
 
 /// Of all objects, by their UID.
 #[derive(Debug, Default)]
-pub struct Ledgers(Mutex<HashMap<String, Ledger>>);
+pub(crate) struct Ledgers(Mutex<HashMap<String, Ledger>>);
 
 impl Ledgers {
     /// Adds one look; gives what both sides have done since the phase began, or `None` where no phase needs it.

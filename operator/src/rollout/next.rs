@@ -117,7 +117,7 @@ fn start(state: &mut RolloutStatus, facts: &Facts, wanted: &Wanted) {
     let mut promote = |reason, message| enter(state, RolloutPhase::Promoting, &facts.now, reason, message);
     match (&wanted.mirror, wanted.proof) {
         (_, Proof::Readiness) => {
-            promote("ReadinessDecides", format!("revision {name} starts; that it is ready decides"))
+            promote("ReadinessDecides", format!("revision {name} starts; that it is ready decides"));
         }
         (None, Proof::Preview) => {
             let message = format!("revision {name} starts on the source: it has no binding that could be mirrored");

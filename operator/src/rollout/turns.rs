@@ -10,7 +10,7 @@ use drover_crds::api::{Cause, RolloutPhase, RolloutStatus};
 
 /// Pipelines that were given a turn by this process, by their UID.
 #[derive(Debug)]
-pub struct Turns {
+pub(crate) struct Turns {
     most: usize,
     given: Mutex<HashSet<String>>,
 }
@@ -18,7 +18,7 @@ pub struct Turns {
 impl Turns {
     /// So many at a time.
     #[must_use]
-    pub fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self { most: usize::try_from(most).unwrap_or(usize::MAX).max(1), given: Mutex::default() }
     }
 

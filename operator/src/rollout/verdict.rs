@@ -51,10 +51,7 @@ pub(crate) fn of_preview(policy: &Rollout, evidence: &Evidence, side: &Side) -> 
         return Passed("PreviewPassed", format!("{done} copies, {} of them failed", evidence.preview.failed));
     }
     match () {
-        () if !over => Inconclusive(
-            "Previewing",
-            format!("{done} of at least {} copies, {}", policy.min_messages, failures(evidence)),
-        ),
+        () if !over => Inconclusive("Previewing", format!("until {} copies are worked on", policy.min_messages)),
         () if excess(policy, evidence) > 2.0 => Failed("TooManyErrors", failures(evidence)),
         () => {
             Passed("ProvenByReadiness", format!("{done} copies in {} s: that it is ready decides", policy.max_seconds))
@@ -90,7 +87,7 @@ pub(crate) fn of_takeover(policy: &Rollout, evidence: &Evidence, side: &Side, sc
         () if evidence.seconds >= f64::from(policy.progress_deadline_seconds.max(policy.scale_down_delay_seconds)) => {
             Failed("ProgressDeadlineExceeded", format!("not proven: {}", failures(evidence)))
         }
-        () => Inconclusive("Verifying", format!("{done} messages, {}", failures(evidence))),
+        () => Inconclusive("Verifying", "it takes the messages; the old one stays until it is proven".to_owned()),
     }
 }
 

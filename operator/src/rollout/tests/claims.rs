@@ -3,7 +3,10 @@
 use drover_crds::api::{Cause, Cutover, Evidence, Proof, RolloutPhase, RolloutStatus};
 
 use super::{
-    super::{Command, Facts, Live, Mirror, Side, Sizes, Verdict, next, of_preview, of_takeover, remember, sizes},
+    super::{
+        Command, Facts, Live, Mirror, Side, Sizes, next, remember, sizes,
+        verdict::{Verdict, of_preview, of_takeover},
+    },
     facts::{consuming, evidence, facts, on_the_way, stable, wanted},
 };
 use crate::problem::Problem;
@@ -171,7 +174,7 @@ fn with_natural_errors_twenty_good_revisions_are_promoted() {
     let mut random = 7_u64;
     let mut bad = || {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) % 200 == 0
+        (random >> 33).is_multiple_of(200)
     };
     for rollout in 0..20 {
         let (mut new, mut old) = ((0, 0), (0, 0));
