@@ -205,7 +205,7 @@ fn verified(state: &mut RolloutStatus, facts: &Facts, name: &str) {
             take_over(state, &facts.now, reason, format!("revision {name} is active: {why}"));
         }
         Verdict::Failed(reason, why) => {
-            give_up(state, &facts.now, reason, format!("revision {name} was given up: {why}"))
+            give_up(state, &facts.now, reason, format!("revision {name} was given up: {why}"));
         }
         Verdict::Inconclusive("TakesTooFew", why) => {
             // Once, and what it does then is measured anew.
