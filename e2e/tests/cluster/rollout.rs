@@ -86,7 +86,7 @@ async fn a_good_revision_takes_over_under_load_and_nothing_is_lost_or_doubled() 
     trial("rollout-good", async |t| {
         t.telemetry_as(&quick(&json!({}))).await?;
         let first = active(t).await?;
-        let publisher = Publisher::new(30_000, Duration::from_secs(60));
+        let publisher = Publisher::new(30_000, Duration::from_mins(1));
         let change = async {
             t.merge::<IngestPipeline>(NAME, &another(500_000)).await?;
             takes_over(t, &first).await
