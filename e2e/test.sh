@@ -99,6 +99,8 @@ cluster() {
     local tests
     tests=$(selected cluster)
     [ -n "$tests" ] || { say "no tests on the cluster"; return; }
+    # The plugin is run as a person runs it.
+    cargo build --workspace --bin kubectl-drover
     # The whole workspace, so that what the other suites compiled is used. Most of a test's time is waiting for pods: more of
     # them run side by side than there are cores, and no more than a node of 60 pods has room for.
     # An error says what was being done; where in this code is no help.

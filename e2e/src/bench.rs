@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub enum Bench {
     /// Messages of a queue into PostgreSQL, against a bare loop that does the same.
     Drain,
+    /// A handler that fails for a tenth of the messages.
+    Retry,
     /// JSON events decoded and counted in windows.
     DecodeAndWindow,
     /// From a pod's creation to its consumer.
@@ -34,8 +36,9 @@ pub enum Bench {
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Drain,
+        Self::Retry,
         Self::DecodeAndWindow,
         Self::PodStart,
         Self::FromZero,
@@ -50,6 +53,7 @@ impl Bench {
     pub fn name(self) -> &'static str {
         match self {
             Self::Drain => "drain",
+            Self::Retry => "retry",
             Self::DecodeAndWindow => "decode and window",
             Self::PodStart => "pod start",
             Self::FromZero => "from zero",
@@ -71,6 +75,7 @@ impl Bench {
     pub async fn run(self) -> Result<Outcome> {
         match self {
             Self::Drain => cargo::run("drover-worker", "drain").await,
+            Self::Retry => cargo::run("drover-worker", "retry").await,
             Self::DecodeAndWindow => cargo::run("drover-worker", "decode_and_window").await,
             Self::PodStart => pod_start::run().await,
             Self::FromZero => from_zero::run().await,

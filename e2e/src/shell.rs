@@ -64,9 +64,14 @@ pub fn repository() -> PathBuf {
 
 /// Cargo's target directory: the one that holds the running program.
 pub fn target() -> Result<PathBuf> {
+    Ok(profile()?.parent().context("not run from a target directory")?.to_owned())
+}
+
+/// The directory of the profile that the running program was built with; other binaries lie in it.
+pub fn profile() -> Result<PathBuf> {
     let program = std::env::current_exe().context("the running program has no path")?;
     let profile = program.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
-    Ok(profile.and_then(|path| path.parent()).context("not run from a target directory")?.to_owned())
+    Ok(profile.context("not run from a target directory")?.to_owned())
 }
 
 /// Has a service of the tests started, stopped, restarted, suspended or resumed.

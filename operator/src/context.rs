@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     hub::{Hubs, Topologies},
     metrics::Metrics,
+    redrive::Redrives,
     rollout::{Ledgers, Turns},
     scales::Scales,
     secrets::Secrets,
@@ -59,6 +60,8 @@ pub struct Context {
     pub(crate) ledgers: std::sync::Arc<Ledgers>,
     /// Whose turn it is to change for what the operator itself causes.
     pub(crate) turns: std::sync::Arc<Turns>,
+    /// Sends dead letters back.
+    pub redrives: std::sync::Arc<Redrives>,
     /// Looks at tables.
     pub stores: std::sync::Arc<Stores>,
     /// Secrets that were read.

@@ -3,6 +3,7 @@
 mod declare;
 mod depth;
 mod mirror;
+mod oldest;
 mod pool;
 mod remove;
 mod reply;
@@ -15,5 +16,5 @@ pub use depth::Depths;
 pub use pool::{Hub, Hubs};
 pub use remove::{Emptied, delete_all, delete_when_empty, sources_empty, unbind};
 pub use streams::{Found, Streams};
-pub use topologies::Topologies;
+pub use topologies::{Dead, Topologies};
 pub use topology::{Arg, Bind, Queue, Topology};

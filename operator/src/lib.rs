@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod plugin;
 mod probe;
 pub mod problem;
+pub mod redrive;
 mod rollout;
 pub mod run;
 pub mod scales;

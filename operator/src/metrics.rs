@@ -1,6 +1,9 @@
 //! What the operator counts, for Prometheus.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -42,6 +45,8 @@ pub struct Metrics {
     pub writes: Family<WriteLabels, Counter>,
     /// Messages in dead-letter queues.
     pub dead_letters: Family<ObjectLabels, Gauge>,
+    oldest_dead: Family<ObjectLabels, Number>,
+    dead_remaining: Family<ObjectLabels, Number>,
     /// Suspects that wait, of all steps.
     pub suspects: Family<ObjectLabels, Gauge>,
     /// 1 where an object is ready.
@@ -126,6 +131,8 @@ impl Default for Metrics {
             duration: Histogram::new([0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             writes: Family::default(),
             dead_letters: Family::default(),
+            oldest_dead: Family::default(),
+            dead_remaining: Family::default(),
             suspects: Family::default(),
             ready: Family::default(),
             replicas: Family::default(),
@@ -141,6 +148,10 @@ impl Default for Metrics {
         );
         registry.register("writes", "Writes to the API server by kind and verb", metrics.writes.clone());
         registry.register("dead_letters", "Messages in the dead-letter queue", metrics.dead_letters.clone());
+        let help = "Time that the oldest dead letter has been there, as seen every ten minutes";
+        registry.register_with_unit("oldest_dead_letter_age", help, Unit::Seconds, metrics.oldest_dead.clone());
+        let help = "Time until the oldest dead letter is dropped";
+        registry.register_with_unit("oldest_dead_letter_left", help, Unit::Seconds, metrics.dead_remaining.clone());
         registry.register("suspects", "Messages in the queues of suspects", metrics.suspects.clone());
         registry.register("ready", "1 if the object is ready, 0 if it is not", metrics.ready.clone());
         registry.register("worker_replicas", "Worker pods", metrics.replicas.clone());
@@ -164,10 +175,26 @@ impl Metrics {
     /// An object is gone: its numbers go too.
     pub(crate) fn forget(&self, labels: &ObjectLabels) {
         self.dead_letters.remove(labels);
+        self.dead_letters_live(labels, None);
         self.suspects.remove(labels);
         self.ready.remove(labels);
         self.replicas.remove(labels);
         self.scale.forget(labels);
+    }
+
+    /// How old the oldest dead letter is, and how long it stays; none where there is none or nobody knows.
+    pub(crate) fn dead_letters_live(&self, labels: &ObjectLabels, life: Option<(Duration, Duration)>) {
+        let (age, left) = life.unzip();
+        for (family, time) in [(&self.oldest_dead, age), (&self.dead_remaining, left)] {
+            match time {
+                Some(time) => {
+                    family.get_or_create(labels).set(time.as_secs_f64());
+                }
+                None => {
+                    family.remove(labels);
+                }
+            }
+        }
     }
 
     /// Counts a write.

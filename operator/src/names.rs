@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 pub const MANAGER: &str = "drover";
 /// The finalizer, where queues are to go with the object.
 pub const FINALIZER: &str = "drover.dev/queues";
+/// Annotation: the id of a request to send dead letters back.
+pub const REDRIVE: &str = "drover.dev/redrive";
 /// Label: the pipeline that something belongs to.
 pub const PIPELINE: &str = "drover.dev/pipeline";
 /// Label: the query that something belongs to.

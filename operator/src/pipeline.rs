@@ -6,6 +6,7 @@ mod cleanup;
 mod cutover;
 mod decide;
 mod handler;
+mod letters;
 pub(crate) mod network;
 pub(crate) mod observe;
 pub(crate) mod plan;

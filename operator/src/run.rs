@@ -112,6 +112,7 @@ pub async fn run(
         stores: Arc::default(),
         secrets: Arc::default(),
         topologies: Arc::default(),
+        redrives: Arc::default(),
         scales: Arc::new(Scales::new(workers.clone(), metrics.clone())),
         windows: Arc::new(Windows::new(workers.clone(), metrics.clone())),
         workers,

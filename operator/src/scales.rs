@@ -122,7 +122,8 @@ impl Scales {
         self.lock().remove(uid);
     }
 
-    fn tell(&self, labels: &ObjectLabels) {
+    /// Wakes the reconcile of an object.
+    pub(crate) fn tell(&self, labels: &ObjectLabels) {
         let object = ObjectRef::<Guarded>::new(&labels.name).within(&labels.namespace);
         let mut wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has ended with its scope is not told.

@@ -9,8 +9,10 @@ use drover_operator::hub::{
 use drover_worker::{hub::HubAddress, tls::Material};
 use lapin::{
     BasicProperties, Channel,
-    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions},
-    types::FieldTable,
+    options::{
+        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable},
 };
 use serde_json::{Value, json};
 
@@ -265,4 +267,33 @@ async fn a_full_mirror_refuses_no_message_and_is_removed_twice_without_harm() {
     }
     assert_eq!(test.hub.waiting(&[mirror]).await.unwrap(), [0]);
     delete_all(&test.hub, &topology).await.unwrap();
+}
+
+#[tokio::test]
+async fn looks_at_the_oldest_dead_letter_change_nothing() {
+    let test = Test::new("oldest").await;
+    test.ensure(&test.topology(|_| {})).await.unwrap();
+    let dead = format!("{}.dead", test.queue);
+    assert_eq!(test.hub.oldest(&dead).await.unwrap(), None);
+    test.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    for (body, failure) in [(b"a", "2026-01-02T03:04:05Z"), (b"b", "2026-01-03T03:04:05Z")] {
+        let mut headers = FieldTable::default();
+        headers.insert("x-drover-last-failure".into(), AMQPValue::LongString(failure.into()));
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default().with_headers(headers));
+        let sent = test.channel.basic_publish("".into(), dead.as_str().into(), options, body, properties);
+        assert!(sent.await.unwrap().await.unwrap().is_ack());
+    }
+    for _ in 0..30 {
+        let oldest = test.hub.oldest(&dead).await.unwrap().expect("it says when it died");
+        assert_eq!(oldest.to_string(), "2026-01-02T03:04:05Z");
+        // It goes back when the queue has seen the end of the look's channel.
+        let back = async { while test.ensure(&test.topology(|_| {})).await != Ok(2) {} };
+        tokio::time::timeout(std::time::Duration::from_secs(20), back).await.expect("it is back");
+    }
+    for body in [b"a", b"b"] {
+        let options = BasicGetOptions { no_ack: true };
+        let got = test.channel.basic_get(dead.as_str().into(), options).await.unwrap().expect("both are there");
+        assert_eq!(got.data, body);
+    }
+    test.clear().await;
 }

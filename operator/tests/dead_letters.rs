@@ -21,12 +21,26 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
+/// Whatever is waited for comes within this, or never.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is missing: run these tests by make test-hub"))
 }
 
 fn now() -> Timestamp {
     "2026-01-02T12:00:00Z".parse().unwrap()
+}
+
+/// Asks until it is so.
+async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while !ask().await {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// A source and its dead-letter queue.
@@ -81,17 +95,11 @@ impl Lane {
             let queue = self.letters.queue.as_str().into();
             async move {
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                self.channel
-                    .basic_publish("".into(), queue, options, body.as_bytes(), properties)
-                    .await
-                    .unwrap()
-                    .await
-                    .unwrap()
+                let sent = self.channel.basic_publish("".into(), queue, options, body.as_bytes(), properties).await;
+                assert!(sent.unwrap().await.unwrap().is_ack());
             }
         });
-        for confirm in futures::future::join_all(publish).await {
-            assert!(confirm.is_ack());
-        }
+        futures::future::join_all(publish).await;
     }
 
     /// Messages that are ready, and consumers.
@@ -107,13 +115,7 @@ impl Lane {
 
     /// Waits until what consumers of the dead letters held is there again.
     async fn unused(&self) {
-        for _ in 0..400 {
-            if self.look(&self.letters.queue).await.1 == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("{} still has consumers", self.letters.queue);
+        eventually("no consumers", async || self.look(&self.letters.queue).await.1 == 0).await;
     }
 
     async fn settled(&self, depth: u32) {
@@ -178,9 +180,7 @@ async fn a_redrive_that_is_killed_midway_goes_on_and_loses_nothing() {
     let lane = Lane::new("killed").await;
     lane.fill(0..10_000).await;
     let mut first = lane.plugin(&["dead", "redrive", "--rate", "2000"]);
-    while lane.depth(&lane.source).await < 1000 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("a thousand redriven", async || lane.depth(&lane.source).await >= 1000).await;
     first.kill().unwrap();
     first.wait().unwrap();
     let at_source = lane.depth(&lane.source).await;
@@ -241,5 +241,29 @@ async fn where_no_queue_takes_them_all_stays() {
     let error = dead::redrive(&lane.letters, &itself, &Selection::default(), &Pace::default(), now(), |_| ()).await;
     assert!(error.unwrap_err().to_string().contains("is the one that the letters are in"));
     lane.settled(20).await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_queue_is_full_each_is_in_one_place_or_the_other() {
+    let lane = Lane::new("full").await;
+    lane.fill(0..40).await;
+    let small = format!("{}.small", lane.source);
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(5));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    lane.channel.queue_declare(small.as_str().into(), durable, arguments).await.unwrap();
+    let to = Destination::Queue(small.clone());
+    let pace = Pace { held: Some(10), ..Pace::default() };
+    let error = dead::redrive(&lane.letters, &to, &Selection::default(), &pace, now(), |_| ()).await.unwrap_err();
+    assert!(error.to_string().contains("it is full"), "{error}");
+    lane.unused().await;
+    let mut ids = lane.ids(&small).await;
+    assert!(!ids.is_empty() && ids.len() < 40, "{ids:?}");
+    ids.extend(lane.ids(&lane.letters.queue).await);
+    ids.sort_unstable();
+    assert_eq!(ids, (0..40).collect::<Vec<_>>());
+    lane.channel.queue_delete(small.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
     lane.close().await;
 }

@@ -1,6 +1,6 @@
 //! What the operator reports: the same for both kinds.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,9 @@ pub struct Status {
     /// Messages in the dead-letter queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<i64>,
+    /// The redrive that was asked for last, by the annotation `drover.dev/redrive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive: Option<RedriveStatus>,
     /// Bindings of the source that were made, so that one that is no longer asked for is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<Binding>,
@@ -87,6 +90,27 @@ pub struct ScaleStatus {
     pub desired: i32,
     /// Why.
     pub reason: String,
+}
+
+/// Dead letters that are sent back to where they came from, once for each request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RedriveStatus {
+    /// Id of the request: the value of the annotation.
+    pub id: String,
+    /// Dead letters that were sent back.
+    pub redriven: i64,
+    /// Of those that were there when it began, how many are left; not known before it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<i64>,
+    /// When the operator took it up.
+    pub started_at: Time,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Why it ended before all were sent back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Where an object is in its life.

@@ -5,6 +5,7 @@ mod api;
 mod bad_bodies;
 mod bad_manifests;
 mod chain;
+mod dead;
 mod deletion;
 mod drift;
 mod flow;

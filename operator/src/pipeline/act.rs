@@ -21,6 +21,7 @@ use crate::{
     context::{Context, now},
     drift::Repair,
     names::MANAGER,
+    redrive,
 };
 
 /// Pods written at the same time.
@@ -86,6 +87,9 @@ pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Re
     }
     if let Some(status) = plan.status.as_ref().filter(|_| !plan.status_first) {
         write_status(ctx, object, status).await?;
+    }
+    if let Some(order) = &plan.redrive {
+        redrive::start(ctx, object, order.clone());
     }
     for doomed in &plan.deletes {
         delete(ctx, &namespace, doomed).await?;

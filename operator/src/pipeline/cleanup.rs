@@ -84,6 +84,7 @@ pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     ctx.scales.forget(&uid);
     ctx.ledgers.forget(&uid);
     ctx.turns.forget(&uid);
+    ctx.redrives.forget(&uid);
     ctx.topologies.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
 }

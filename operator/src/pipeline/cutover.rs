@@ -16,8 +16,8 @@ use crate::{
     workers::is_running,
 };
 
-/// The annotation of another request, whose id is not to be forgotten either.
-const REDRIVE: &str = "drover.dev/redrive";
+/// Longest id that the schema lets the status tell of; a longer one is not taken.
+const LONGEST_ID: usize = 256;
 
 /// Where the rollout is, as it was last written.
 pub(super) fn state(seen: &Snapshot) -> RolloutStatus {
@@ -107,12 +107,18 @@ fn requests(seen: &Snapshot) -> Vec<(Command, String)> {
 
 /// Ids that annotations carry.
 pub(super) fn asked(seen: &Snapshot) -> Vec<String> {
-    let all = Command::ALL.into_iter().map(Command::annotation).chain([REDRIVE]);
+    let all = Command::ALL.into_iter().map(Command::annotation).chain([names::REDRIVE]);
     all.filter_map(|name| annotation(seen, name)).collect()
 }
 
 fn annotation(seen: &Snapshot, name: &str) -> Option<String> {
-    seen.object.metadata.annotations.as_ref()?.get(name).filter(|id| !id.is_empty()).cloned()
+    seen.object
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(name)
+        .filter(|id| !id.is_empty() && id.chars().count() <= LONGEST_ID)
+        .cloned()
 }
 
 /// What is known of the new revision on its mirror.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     drift::{self, Repair},
-    names,
+    names, redrive,
     rollout::{self, Command, Mirror, Sizes},
 };
 
@@ -64,7 +64,8 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     plan.deletes = obsolete(seen, &rollout);
     plan.deletes.extend(pods::backed_off(&seen.owned.pods).into_iter().map(Doomed::Pod));
     plan.events.extend(plan.deletes.iter().filter_map(removed));
-    let answers = rollout::remember(&seen.old_status().handled_requests, &facts.requests, &cutover::asked(seen));
+    let answers: Vec<String> = facts.requests.iter().map(|(_, id)| id.clone()).collect();
+    let answers = rollout::remember(&seen.old_status().handled_requests, &answers, &cutover::asked(seen));
     finish(seen, &Rollout { answers: Some(answers), ..rollout }, plan)
 }
 
@@ -288,14 +289,24 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
 }
 
 fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
-    let status = report::status(seen, rollout);
+    let mut status = report::status(seen, rollout);
     let old = seen.old_status();
+    let redriven = redrive::decide(&redrive::Seen::of(seen));
+    plan.redrive = redriven.start.and_then(|start| Some(start.order(seen.admitted.as_ref().ok()?)));
+    if let (Some(_), Some(ended)) = (&redriven.notice, &redriven.status) {
+        let mut answered = Vec::new();
+        redrive::answer(&mut answered, &ended.id);
+        status.handled_requests = rollout::remember(&status.handled_requests, &answered, &cutover::asked(seen));
+    }
+    plan.events.extend(redriven.notice);
+    status.redrive = redriven.status;
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |p| p.scaling.mode);
     plan.events.extend(report::notices(&old, &status, mode));
     let calm = (report::is_ready(&status) || rollout.is_aborted())
         && rollout.settled()
         && !rollout.moves()
-        && !suspects::are_handled(seen);
+        && !suspects::are_handled(seen)
+        && status.redrive.as_ref().is_none_or(|r| r.finished_at.is_some());
     plan.status = report::must_write(&old, &status, seen.status_age).then_some(status);
     plan.requeue = match () {
         () if rollout.is_judged() => JUDGING,

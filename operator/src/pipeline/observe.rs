@@ -122,6 +122,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         mirror: Mirror::default(),
         evidence: None,
         turn,
+        redrive: ctx.redrives.progress(&uid),
         install: Install {
             worker_image: ctx.config.worker_image.clone(),
             pull_policy: ctx.config.worker_pull_policy.clone(),
@@ -182,7 +183,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
             ctx.secrets.forget(&namespace, &pipeline.hub.name);
         }
-        External::from(found.map(|dead| HubFacts { dead }))
+        External::from(found.map(|dead| HubFacts { dead: dead.count, oldest: dead.oldest }))
     };
     let table = async {
         let (Some((address, digest)), Some(sink)) = (&store, &pipeline.sink.postgres) else { return None };

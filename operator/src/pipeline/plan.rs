@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 
-use crate::drift::Repair;
+use crate::{drift::Repair, redrive::Order};
 
 /// Costs of pods, writes in their order, then the status, then deletions, then events, then when to look again. A status that says
 /// where a rollout goes from here comes before the writes: whoever finds them finds also why.
@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub status: Option<Status>,
     /// The status comes before the writes.
     pub status_first: bool,
+    /// Dead letters to send back, once the status tells of it.
+    pub redrive: Option<Order>,
     /// Objects to delete, once the status tells what has taken their place.
     pub deletes: Vec<Doomed>,
     /// What to tell people.

@@ -11,11 +11,12 @@ use kube_runtime::{
 };
 use tracing::Instrument as _;
 
-use super::{act, cleanup, decide, observe, report, snapshot::Snapshot};
+use super::{act, cleanup, decide, letters, observe, report, snapshot::Snapshot};
 use crate::{
     context::{Caches, Context, Guarded, now},
     metrics::ObjectLabels,
     names::FINALIZER,
+    problem::External,
 };
 
 /// No reconcile takes longer.
@@ -111,6 +112,11 @@ fn measure(ctx: &Context, seen: &Snapshot, status: Option<&drover_crds::api::Sta
     if let Some(waiting) = &seen.suspects {
         ctx.metrics.suspects.get_or_create(&labels).set(waiting.iter().copied().map(i64::from).sum());
     }
+    let life = match (&seen.hub, &seen.admitted) {
+        (External::Fine(facts), Ok(pipeline)) => letters::life(facts, pipeline, seen.now),
+        _ => None,
+    };
+    ctx.metrics.dead_letters_live(&labels, life.map(|life| (life.age, life.left)));
     let Some(status) = status else { return };
     ctx.metrics.ready.get_or_create(&labels).set(i64::from(report::is_ready(status)));
     ctx.metrics.replicas.get_or_create(&labels).set(i64::from(status.replicas.unwrap_or(0)));

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use drover_crds::api::{Binding, Phase, RolloutPhase, RolloutStatus, ScaleStatus, ScalingMode, Status};
+use drover_crds::api::{Binding, Phase, RedriveStatus, RolloutPhase, RolloutStatus, ScaleStatus, ScalingMode, Status};
 use drover_worker::status::HoldingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
 use super::{
+    letters::{self, Life, RETENTION_ENDS},
     plan::Notice,
     pods, size,
     snapshot::{HubFacts, Snapshot},
@@ -140,9 +141,10 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         handled_requests: rollout.answers.clone().unwrap_or_else(|| old.handled_requests.clone()),
         scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
-            External::Fine(HubFacts { dead }) => Some(i64::from(dead)),
+            External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
             _ => old.dead_letters,
         },
+        redrive: old.redrive.clone(),
         // Those of before stay until the hub is seen to have none of them.
         bindings: match (&seen.hub, pipeline) {
             (External::Fine(_), Some(p)) => p.bindings.clone(),
@@ -278,12 +280,17 @@ fn dead_letter_safe(seen: &Snapshot) -> Finding {
         return finding(Some(false), &holding.reason, message);
     }
     match (&seen.hub, &seen.admitted) {
-        (External::Fine(HubFacts { dead }), Ok(pipeline)) if *dead >= pipeline.max_dead_letters => {
+        (External::Fine(HubFacts { dead, .. }), Ok(pipeline)) if *dead >= pipeline.max_dead_letters => {
             let message = format!(
                 "queue {} is full with {dead} messages, so the source stops at the next: redrive or purge some",
                 pipeline.dead_letter_queue
             );
             finding(Some(false), "DeadLettersFull", message)
+        }
+        (External::Fine(facts), Ok(pipeline))
+            if letters::life(facts, pipeline, seen.now).is_some_and(Life::is_ending) =>
+        {
+            finding(Some(true), RETENTION_ENDS, letters::ending(facts, pipeline))
         }
         (External::Fine(_), _) => finding(Some(true), "Safe", "dead letters have a queue with room".to_owned()),
         _ => finding(None, "NotChecked", "not looked at while the hub is not ready".to_owned()),
@@ -474,7 +481,7 @@ fn transition(old: &Status, new: &Status) -> Option<Notice> {
         RolloutPhase::AwaitingPromotion => "Await",
         RolloutPhase::Promoting => "Promote",
         RolloutPhase::Verifying => "Verify",
-        RolloutPhase::RollingBack => "RollBack",
+        RolloutPhase::RollingBack => "Rollback",
         RolloutPhase::Aborted => "Abort",
     };
     let warning = matches!(state.phase, RolloutPhase::RollingBack | RolloutPhase::Aborted);
@@ -487,7 +494,8 @@ fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
         return limited(old, new);
     }
     let changed = old.is_none_or(|o| (&o.status, &o.reason) != (&new.status, &new.reason));
-    let bad = new.status == "False" && !matches!(&*new.reason, "Starting" | "Stopping" | "NotStarted");
+    let bad = (new.status == "False" && !matches!(&*new.reason, "Starting" | "Stopping" | "NotStarted"))
+        || new.reason == RETENTION_ENDS;
     let mended = new.status == "True" && old.is_some_and(|o| o.status == "False");
     (told && changed && (bad || mended)).then(|| Notice {
         warning: bad,
@@ -525,16 +533,18 @@ pub(crate) fn must_write(old: &Status, new: &Status, age: Option<Duration>) -> b
 
 fn without_numbers(status: &Status) -> Status {
     let desired = status.scale.as_ref().map(|s| ScaleStatus { desired: s.desired, ..ScaleStatus::default() });
+    let redrive = status.redrive.clone().map(|r| RedriveStatus { redriven: 0, remaining: None, ..r });
     let rollout = status.rollout.clone().map(|r| RolloutStatus { evidence: None, ..r });
-    Status { dead_letters: None, scale: desired, rollout, ..status.clone() }
+    Status { dead_letters: None, scale: desired, redrive, rollout, ..status.clone() }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "compared by tenths")]
-fn numbers(status: &Status) -> [Option<f64>; 7] {
+fn numbers(status: &Status) -> [Option<f64>; 8] {
     let scale = status.scale.clone().unwrap_or_default();
     let count = |n: Option<i64>| n.map(|n| n as f64);
     [
         count(status.dead_letters),
+        count(status.redrive.as_ref().map(|r| r.redriven)),
         count(scale.backlog),
         count(scale.ready),
         count(scale.unacked),

@@ -19,6 +19,7 @@ use k8s_openapi::{
 
 use crate::{
     problem::{External, Problem},
+    redrive::Progress,
     rollout::Mirror,
     scaling::Decision,
 };
@@ -54,6 +55,8 @@ pub(crate) struct Snapshot {
     pub evidence: Option<Evidence>,
     /// A revision that the operator itself causes may start.
     pub turn: bool,
+    /// The redrive that this process runs or has run.
+    pub redrive: Option<Progress>,
     /// What the operator was installed with.
     pub install: Install,
 }
@@ -74,6 +77,8 @@ pub(crate) struct Secrets {
 pub(crate) struct HubFacts {
     /// Messages in the dead-letter queue.
     pub dead: u32,
+    /// Since when the oldest of them is there, where that is known.
+    pub oldest: Option<Timestamp>,
 }
 
 /// What a pipeline owns in the cluster.

@@ -3,6 +3,7 @@
 mod claims;
 mod model;
 mod properties;
+mod redriving;
 mod rendering;
 mod rollouts;
 mod sizing;

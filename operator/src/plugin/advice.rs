@@ -12,23 +12,28 @@ pub(super) struct Advice {
     pub(super) remedy: Option<String>,
 }
 
-/// The advice for a reason of a condition; that for the hub where its own row points there or is missing.
+/// The advice for a reason of a condition: its own, else that for the hub, else whatever the page has under that name.
 pub(super) fn advice(condition: &str, reason: &str) -> Option<Advice> {
-    let own = row(condition, reason);
+    let own = row(section(condition), reason);
     match own {
         Some(advice) if !advice.means.contains("as for the hub") => Some(advice),
         Some(Advice { remedy, .. }) => {
-            let common = row(COMMON, reason)?;
+            let common = row(section(COMMON), reason)?;
             Some(Advice { remedy: remedy.filter(|r| !r.contains("as for the hub")).or(common.remedy), ..common })
         }
-        None => row(COMMON, reason),
+        None => row(section(COMMON), reason).or_else(|| row(PAGE.lines(), reason)),
     }
 }
 
-fn row(condition: &str, reason: &str) -> Option<Advice> {
+/// The lines on a condition.
+fn section(condition: &str) -> impl Iterator<Item = &'static str> {
     let heading = format!("## {condition}:");
-    let section = PAGE.lines().skip_while(|line| !line.starts_with(&heading)).skip(1);
-    section.take_while(|line| !line.starts_with("## ")).find_map(|line| {
+    let section = PAGE.lines().skip_while(move |line| !line.starts_with(&heading)).skip(1);
+    section.take_while(|line| !line.starts_with("## "))
+}
+
+fn row(mut lines: impl Iterator<Item = &'static str>, reason: &str) -> Option<Advice> {
+    lines.find_map(|line| {
         let mut cells = line.strip_prefix('|')?.strip_suffix('|')?.split(" | ").map(str::trim);
         let names = cells.next()?;
         names.split('`').any(|name| name == reason).then_some(())?;
@@ -55,6 +60,8 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
     use super::*;
 
     #[test]
@@ -77,6 +84,74 @@ mod tests {
             plain("run the `GRANT`; [what is needed](a.md#b) first [x"),
             "run the GRANT; what is needed first [x"
         );
+    }
+
+    /// Conditions that are False where something is wrong.
+    const CONDITIONS: [&str; 5] = ["Accepted", "HubReady", "StoreReady", "DeadLetterSafe", "WorkersReady"];
+
+    /// The sources of a directory and those below it, as far as they give reasons of conditions.
+    fn sources(directory: &Path) -> String {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let text = entries
+            .filter(|path| !path.ends_with("tests") && !path.ends_with("plugin"))
+            .map(|path| if path.is_dir() { sources(&path) } else { shipped(&fs::read_to_string(&path).unwrap()) });
+        text.collect()
+    }
+
+    /// A source without its tests.
+    fn shipped(source: &str) -> String {
+        source.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+    }
+
+    fn is_reason(word: &str) -> bool {
+        let camel = word.chars().next().is_some_and(char::is_uppercase) && word.chars().all(char::is_alphanumeric);
+        camel && word.len() > 3
+    }
+
+    /// Reasons of what is wrong outside or in a spec.
+    fn of_problems(source: &str) -> impl Iterator<Item = &str> {
+        let calls = source.split("Problem::new(").skip(1);
+        calls.filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next()).filter(|word| is_reason(word))
+    }
+
+    /// Reasons that errors of hub and store are told as.
+    fn of_errors(source: &str) -> impl Iterator<Item = &str> {
+        let lines = source.lines().filter(|line| line.trim_start().starts_with("Self::"));
+        lines.filter_map(|line| line.split_once("=> \"")?.1.split('"').next()).filter(|word| is_reason(word))
+    }
+
+    /// All words in `CamelCase` in a source.
+    fn words(source: &str) -> impl Iterator<Item = &str> {
+        source.split('"').skip(1).step_by(2).filter(|word| is_reason(word))
+    }
+
+    #[test]
+    fn every_reason_that_something_is_wrong_for_has_an_advice() {
+        let operator = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let worker = operator.join("../../worker/src");
+        let operator = sources(&operator);
+        let mut reasons: BTreeSet<&str> = of_problems(&operator).collect();
+        let errors = ["hub.rs", "store.rs", "store/table.rs", "ingest/publisher.rs"];
+        let errors: String =
+            errors.iter().map(|file| shipped(&fs::read_to_string(worker.join(file)).unwrap())).collect();
+        reasons.extend(of_errors(&errors));
+        assert!(reasons.len() > 40, "the sources are read in vain: {reasons:?}");
+        let advised = |reason: &&&str| CONDITIONS.iter().any(|c| advice(c, reason).is_some_and(|a| a.remedy.is_some()));
+        let without: Vec<_> = reasons.iter().filter(|reason| !advised(reason)).collect();
+        assert!(without.is_empty(), "on docs/src/conditions.md nobody is told what to do: {without:?}");
+    }
+
+    #[test]
+    fn every_reason_in_a_report_is_on_the_page() {
+        let operator = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let reports = ["pipeline/report.rs", "windows/report.rs"]
+            .map(|f| shipped(&fs::read_to_string(operator.join(f)).unwrap()));
+        let unknown: BTreeSet<&str> =
+            reports.iter().flat_map(|report| words(report)).filter(|word| !PAGE.contains(word)).collect();
+        // What Events say was done is no reason.
+        let unknown: Vec<_> =
+            unknown.iter().filter(|word| !["Observe", "Promote", "Recommend"].contains(word)).collect();
+        assert!(unknown.is_empty(), "not on docs/src/conditions.md: {unknown:?}");
     }
 
     #[test]

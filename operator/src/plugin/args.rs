@@ -146,7 +146,7 @@ pub(super) enum Dead {
 #[derive(Debug, Args)]
 #[expect(clippy::struct_field_names, reason = "the names of the flags")]
 pub(super) struct Queue {
-    /// Name of the IngestPipeline
+    /// The object: NAME of an IngestPipeline, ipl/NAME or wq/NAME
     #[arg(required_unless_present = "queue")]
     pub(super) name: Option<String>,
     /// Source queue of a pipeline, without Kubernetes: the hub is that of the environment variable `DROVER_HUB_URI`

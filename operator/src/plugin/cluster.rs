@@ -1,7 +1,11 @@
 //! The cluster, with the rights of who asks. Client required.
 
 use anyhow::{Context as _, Result, bail};
-use drover_crds::{api::IngestPipeline, resolved::Pipeline};
+use drover_crds::{
+    api::{IngestPipeline, SecretRef, WindowQuery},
+    resolved::Pipeline,
+    resolved_query::Query,
+};
 use drover_worker::{hub::HubAddress, tls::Material};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -72,21 +76,38 @@ impl Access {
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
-    async fn pipeline(&self, name: &str) -> Result<Pipeline> {
-        let object = Api::<IngestPipeline>::namespaced(self.client.clone(), &self.namespace).get(name).await?;
-        Pipeline::resolve(&object.spec).context("the pipeline's spec is refused")
+    /// Secret of the hub, dead-letter queue and way back of an object. A query has none: its streams are read in order.
+    async fn dead_letters(&self, target: &Target) -> Result<(SecretRef, String, Option<Destination>)> {
+        let (client, namespace) = (self.client.clone(), &self.namespace);
+        let missing = || format!("{} in namespace {namespace}", target.shown());
+        if target.kind == "WindowQuery" {
+            let object = Api::<WindowQuery>::namespaced(client, namespace).get(&target.name).await;
+            let query = Query::resolve(&object.with_context(missing)?.spec).context("the query's spec is refused")?;
+            return Ok((query.hub, query.dead_letter_queue, None));
+        }
+        let object = Api::<IngestPipeline>::namespaced(client, namespace).get(&target.name).await;
+        let pipeline =
+            Pipeline::resolve(&object.with_context(missing)?.spec).context("the pipeline's spec is refused")?;
+        let back = Destination::back(&pipeline);
+        Ok((pipeline.hub, pipeline.dead_letter_queue, Some(back)))
     }
 
-    async fn hub(&self, pipeline: &Pipeline) -> Result<HubAddress> {
-        let name = &pipeline.hub.name;
+    /// An object's dead letters, at the hub of its secret.
+    pub(super) async fn letters(&self, target: &Target) -> Result<DeadLetters> {
+        let (secret, queue, _) = self.dead_letters(target).await?;
+        Ok(DeadLetters { hub: self.hub(&secret).await?, queue })
+    }
+
+    async fn hub(&self, hub: &SecretRef) -> Result<HubAddress> {
+        let name = &hub.name;
         let secret = Api::<Secret>::namespaced(self.client.clone(), &self.namespace).get(name).await;
         let secret = secret.with_context(|| format!("secret {name} cannot be read; may you get it?"))?;
-        secrets::hub_address(&pipeline.hub, &secrets::text(secret)).map_err(|p| anyhow::anyhow!(p.message))
+        secrets::hub_address(hub, &secrets::text(secret)).map_err(|p| anyhow::anyhow!(p.message))
     }
 }
 
-/// Whose dead letters are meant, and where they came from.
-pub(super) async fn dead_letters(cluster: &Cluster, queue: &Queue) -> Result<(DeadLetters, Destination)> {
+/// Whose dead letters are meant, and where they came from, if they can go back there.
+pub(super) async fn dead_letters(cluster: &Cluster, queue: &Queue) -> Result<(DeadLetters, Option<Destination>)> {
     let ca = queue
         .hub_ca
         .as_ref()
@@ -97,25 +118,19 @@ pub(super) async fn dead_letters(cluster: &Cluster, queue: &Queue) -> Result<(De
         let uri = given.context("without Kubernetes, the environment variable DROVER_HUB_URI must name the hub")?;
         let dead = queue.dead_queue.clone().unwrap_or_else(|| format!("{source}.dead"));
         let hub = HubAddress { uri, tls: Material { ca, ..Material::default() } };
-        return Ok((DeadLetters { hub, queue: dead }, Destination::Source(source.clone())));
+        return Ok((DeadLetters { hub, queue: dead }, Some(Destination::Source(source.clone()))));
     }
     let name = queue.name.as_deref().expect("clap asks for one of the two");
     let target = Target::parse(name)?;
-    if target.kind != "IngestPipeline" {
-        bail!("only an IngestPipeline has a dead-letter queue of its own");
-    }
     let access = Access::new(cluster).await?;
-    let pipeline = access.pipeline(&target.name).await?;
+    let (secret, dead, back) = access.dead_letters(&target).await?;
     let mut hub = match (&given, &ca) {
         (Some(uri), Some(_)) => HubAddress { uri: uri.clone(), tls: Material::default() },
-        _ => access.hub(&pipeline).await?,
+        _ => access.hub(&secret).await?,
     };
     hub.uri = given.unwrap_or(hub.uri);
     hub.tls.ca = ca.or(hub.tls.ca);
-    let source = pipeline.queue.clone();
-    // An adopted queue is not bound to the pipeline's exchange.
-    let back = if pipeline.adopt { Destination::Queue(source) } else { Destination::Source(source) };
-    Ok((DeadLetters { hub, queue: pipeline.dead_letter_queue }, back))
+    Ok((DeadLetters { hub, queue: dead }, back))
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub struct Pace {
     pub most: Option<u64>,
     /// At most so many a second.
     pub rate: Option<f64>,
+    /// At most so many are held at once; as many as is fast where it is not given.
+    pub held: Option<u16>,
     /// Nothing is done; it is only counted.
     pub dry_run: bool,
 }

@@ -34,8 +34,11 @@ pub(super) async fn run(cluster: &Cluster, command: Dead, now: Timestamp) -> Res
         }
         Dead::Redrive { queue, filter, extent, rate, to } => {
             let (letters, back) = cluster::dead_letters(cluster, &queue).await?;
-            let destination = to.map_or(back, Destination::Queue);
-            let pace = Pace { most: extent.max, rate, dry_run: extent.dry_run };
+            let destination = to.map(Destination::Queue).or(back);
+            let destination = destination.context(
+                "the dead letters of a query have no way back, as its streams are read in order: name a queue with --to",
+            )?;
+            let pace = Pace { most: extent.max, rate, held: None, dry_run: extent.dry_run };
             let mut progress = Progress::new();
             let told = |report: &Report| progress.show(report);
             let report = dead::redrive(&letters, &destination, &filter.selection(), &pace, now, told).await;
@@ -64,7 +67,7 @@ async fn look(
 }
 
 async fn purge(letters: &DeadLetters, selection: &Selection, extent: &Extent, yes: bool, now: Timestamp) -> Result<()> {
-    let mut pace = Pace { most: extent.max, rate: None, dry_run: extent.dry_run };
+    let mut pace = Pace { most: extent.max, dry_run: extent.dry_run, ..Pace::default() };
     if !pace.dry_run && !yes {
         let counted = dead::purge(letters, selection, &Pace { dry_run: true, ..pace }, now, |_| ()).await?;
         let question =

@@ -1,5 +1,7 @@
 //! What is looked at: the object, its pods, what happened to it.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use drover_crds::api::Status;
 use k8s_openapi::{
@@ -29,6 +31,10 @@ pub(super) struct Seen {
     pub(super) generation: Option<i64>,
     pub(super) suspended: bool,
     pub(super) status: Status,
+    /// The revision that is to take over.
+    pub(super) preview: Option<String>,
+    /// Of the first dead letters how many have which reason; None where the hub is not reached from here.
+    pub(super) reasons: Option<BTreeMap<String, u64>>,
     /// None where they may not be listed.
     pub(super) pods: Option<Vec<Worker>>,
     /// The newest last.
@@ -75,6 +81,8 @@ impl Seen {
             generation: object.metadata.generation,
             suspended: object.data.pointer("/spec/suspend").and_then(serde_json::Value::as_bool).unwrap_or(false),
             status: status(&object)?,
+            preview: text(&object, "/status/previewRevision"),
+            reasons: None,
             pods: pods.ok().map(|pods| pods.items.iter().map(worker).collect()),
             events: happenings(events.map(|events| events.items).unwrap_or_default()),
         })
@@ -89,6 +97,10 @@ impl Seen {
     pub(super) fn is_stale(&self) -> bool {
         self.generation.is_some() && self.status.observed_generation != self.generation
     }
+}
+
+fn text(object: &DynamicObject, pointer: &str) -> Option<String> {
+    object.data.pointer(pointer)?.as_str().map(str::to_owned)
 }
 
 fn status(object: &DynamicObject) -> Result<Status> {

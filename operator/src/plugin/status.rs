@@ -88,7 +88,12 @@ fn dead(seen: &Seen) -> String {
     match seen.status.dead_letters {
         None => "not known".to_owned(),
         Some(0) => "0".to_owned(),
-        Some(n) => format!("{n} (kubectl drover dead list {})", seen.name),
+        Some(n) => {
+            let reasons = seen.reasons.iter().flatten().map(|(reason, n)| format!("{n} {}", plain(reason)));
+            let reasons: Vec<String> = reasons.collect();
+            let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
+            format!("{n}{reasons} (kubectl drover dead list {})", seen.name)
+        }
     }
 }
 
@@ -107,13 +112,21 @@ fn revisions(seen: &Seen) -> Vec<Vec<String>> {
         images.dedup();
         vec![
             revision.to_owned(),
-            if other { "other" } else { "active" }.to_owned(),
+            role(other, seen.preview.as_deref() == Some(revision)).to_owned(),
             format!("{ready}/{} ready", pods.len()),
             format!("{restarts} restarts"),
             images.join(", "),
         ]
     };
     lanes.into_iter().map(lane).collect()
+}
+
+fn role(other: bool, preview: bool) -> &'static str {
+    match (other, preview) {
+        (false, _) => "active",
+        (true, true) => "preview",
+        (true, false) => "other",
+    }
 }
 
 /// What a person should do now.
@@ -155,7 +168,9 @@ mod tests {
             name: "ingestpipeline.drover.dev/telemetry".into(),
             namespace: "iot".into(),
             status: serde_json::from_value(status).unwrap(),
-            pods: Some(vec![pod("t-a", "a0", true), pod("t-b", "b1", true), pod("t-c", "b1", false)]),
+            pods: Some(vec![pod("t-a", "c2", true), pod("t-b", "b1", true), pod("t-c", "b1", false)]),
+            preview: Some("c2".into()),
+            reasons: Some([("ColumnMissing".to_owned(), 5), ("NotJson".to_owned(), 2)].into()),
             ..Seen::default()
         }
     }
@@ -167,6 +182,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_known_it_says_so() {
-        insta::assert_snapshot!(text(&Seen::default(), &[], "2026-01-02T12:00:00Z".parse().unwrap()));
+        let unseen = Seen { name: "windowquery.drover.dev/q".into(), namespace: "iot".into(), ..Seen::default() };
+        insta::assert_snapshot!(text(&unseen, &[], "2026-01-02T12:00:00Z".parse().unwrap()));
     }
 }

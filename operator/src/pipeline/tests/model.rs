@@ -24,6 +24,7 @@ use crate::{
     names,
     pipeline::admit,
     problem::{External, Problem},
+    redrive::Progress,
     rollout::Mirror,
     scaling::{Decision, Reason},
 };
@@ -46,6 +47,7 @@ pub(super) struct World {
     pub does: Evidence,
     /// The same once the new side is on the source, where that is something else.
     pub does_on_source: Option<Evidence>,
+    pub redrive: Option<Progress>,
 }
 
 pub(super) fn spec() -> Value {
@@ -74,7 +76,7 @@ impl World {
             object,
             owned: Owned::default(),
             secrets: Some(Secrets { digest: "d".to_owned(), hub_port: 5671, sink_port: Some(5432) }),
-            hub: External::Fine(HubFacts { dead: 0 }),
+            hub: External::Fine(HubFacts { dead: 0, oldest: None }),
             store: External::Fine(()),
             suspects: None,
             workers: Vec::new(),
@@ -84,6 +86,7 @@ impl World {
             turn: true,
             does: Evidence::default(),
             does_on_source: None,
+            redrive: None,
         }
     }
 
@@ -115,6 +118,7 @@ impl World {
             mirror: self.mirror(),
             evidence: self.evidence(),
             turn: self.turn,
+            redrive: self.redrive.clone(),
             install: Install {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
                 pull_policy: "IfNotPresent".to_owned(),

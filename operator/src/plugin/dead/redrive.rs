@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use drover_crds::resolved::Pipeline;
 use drover_worker::redrive::{Published, Redriver};
 use k8s_openapi::jiff::Timestamp;
 use lapin::message::Delivery;
@@ -27,6 +28,13 @@ pub enum Destination {
 }
 
 impl Destination {
+    /// To where a pipeline's dead letters came from. An adopted queue is not bound to the pipeline's exchange.
+    #[must_use]
+    pub fn back(pipeline: &Pipeline) -> Self {
+        let source = pipeline.queue.clone();
+        if pipeline.adopt { Self::Queue(source) } else { Self::Source(source) }
+    }
+
     fn address(&self) -> (String, &str) {
         match self {
             Self::Source(queue) => (format!("{queue}.drover"), "return"),
@@ -133,11 +141,12 @@ fn due(done: u64, rate: f64) -> Duration {
 
 /// Letters of a step: ten steps a second, where there is a rate.
 fn batch(pace: &Pace) -> usize {
-    pace.rate.map_or(BATCH, |rate| usize::from(whole(rate / 10.0)).min(BATCH))
+    let paced = pace.rate.map_or(BATCH, |rate| usize::from(whole(rate / 10.0)).min(BATCH));
+    pace.held.map_or(paced, |held| paced.min(usize::from(held.max(1))))
 }
 
 fn window(pace: &Pace) -> u16 {
-    pace.rate.map_or(WINDOW, |rate| whole(rate * WINDOW_SECONDS))
+    pace.rate.map_or(WINDOW, |rate| whole(rate * WINDOW_SECONDS)).min(pace.held.unwrap_or(WINDOW))
 }
 
 fn whole(number: f64) -> u16 {

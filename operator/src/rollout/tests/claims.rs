@@ -261,7 +261,7 @@ fn requests_are_answered_where_they_mean_something_and_change_nothing_elsewhere(
 #[test]
 fn an_id_is_remembered_as_long_as_an_annotation_carries_it() {
     let before: Vec<String> = (0..16).map(|n| n.to_string()).collect();
-    let answered = [(Command::Promote, "new".to_owned())];
+    let answered = ["new".to_owned()];
     let kept = remember(&before, &answered, &["0".to_owned(), "new".to_owned()]);
     assert_eq!((kept.len(), kept[0].as_str(), kept[1].as_str(), kept[15].as_str()), (16, "0", "2", "new"));
 }

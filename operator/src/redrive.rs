@@ -1,0 +1,158 @@
+//! Sends dead letters back inside the cluster, once for each request's id: an annotation asks, a task of its own does it
+//! outside the reconcile's time, the status tells what came of it.
+//!
+//! A task that dies with its operator is run again by the next one, and sends only what is left. Those that come while it
+//! runs are not taken: a letter that fails again is sent back once a request.
+
+mod decide;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use drover_crds::{api::SecretRef, resolved::Pipeline};
+use kube::ResourceExt as _;
+use tokio::{sync::Semaphore, task::AbortHandle};
+use tracing::Instrument as _;
+
+use crate::{
+    context::{Context, now},
+    metrics::ObjectLabels,
+    pipeline::{act::Object, reconcile::chain},
+    plugin::dead::{self, DeadLetters, Destination, Pace, Report, Selection},
+    secrets::hub_address,
+};
+
+pub(crate) use decide::{Seen, answer, decide};
+
+/// Redrives that run at the same time; others wait their turn.
+const AT_ONCE: usize = 4;
+/// Letters that a redrive holds at once: with bodies of a megabyte each, what the operator can bear.
+const HELD: u16 = 50;
+
+/// A redrive to run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Order {
+    /// Id of the request.
+    id: String,
+    /// Letters that it has sent back before this run.
+    before: i64,
+    /// Secret of the hub.
+    hub: SecretRef,
+    /// The dead-letter queue.
+    queue: String,
+    /// Where they go.
+    destination: Destination,
+}
+
+impl Order {
+    /// Of a pipeline, to where its dead letters came from.
+    fn new(id: String, before: i64, pipeline: &Pipeline) -> Self {
+        Self {
+            id,
+            before,
+            hub: pipeline.hub.clone(),
+            queue: pipeline.dead_letter_queue.clone(),
+            destination: Destination::back(pipeline),
+        }
+    }
+}
+
+/// What a run of this process says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Id of the request.
+    pub(crate) id: String,
+    /// Letters that it sent back, by this run and those before it.
+    pub(crate) redriven: i64,
+    /// Letters that are left of those that were there; `None` before it has begun.
+    pub(crate) remaining: Option<i64>,
+    /// How it ended, once it has.
+    pub(crate) end: Option<Result<(), String>>,
+}
+
+impl Progress {
+    fn told(&mut self, before: i64, report: &Report) {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.redriven = before.saturating_add(count(report.done));
+        self.remaining = Some(count(report.depth.saturating_sub(report.done)));
+    }
+}
+
+/// The runs of this process, by the UIDs of their objects.
+#[derive(Debug)]
+pub struct Redrives {
+    runs: Mutex<HashMap<String, Run>>,
+    turns: Semaphore,
+}
+
+#[derive(Debug)]
+struct Run {
+    progress: Arc<Mutex<Progress>>,
+    task: AbortHandle,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Default for Redrives {
+    fn default() -> Self {
+        Self { runs: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+    }
+}
+
+impl Redrives {
+    /// How far the last run for an object is.
+    pub(crate) fn progress(&self, uid: &str) -> Option<Progress> {
+        Some(locked(&locked(&self.runs).get(uid)?.progress).clone())
+    }
+
+    /// The object is gone; what runs for it ends, and what is not sent stays where it is.
+    pub(crate) fn forget(&self, uid: &str) {
+        locked(&self.runs).remove(uid);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a run, in place of an earlier one for the same object; its end wakes the object's reconcile.
+pub(crate) fn start<K: Object>(ctx: &Context, object: &K, order: Order) {
+    let labels = ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+    let begun = Progress { id: order.id.clone(), redriven: order.before, ..Progress::default() };
+    let progress = Arc::new(Mutex::new(begun));
+    let span = tracing::info_span!("redrive", namespace = labels.namespace, name = labels.name, request = order.id);
+    let work = {
+        let (ctx, progress) = (ctx.clone(), Arc::clone(&progress));
+        async move {
+            let end = run(&ctx, &labels.namespace, &order, &progress).await;
+            locked(&progress).end = Some(end);
+            ctx.scales.tell(&labels);
+        }
+    };
+    let task = tokio::spawn(work.instrument(span)).abort_handle();
+    locked(&ctx.redrives.runs).insert(object.uid().unwrap_or_default(), Run { progress, task });
+}
+
+async fn run(ctx: &Context, namespace: &str, order: &Order, progress: &Mutex<Progress>) -> Result<(), String> {
+    let _turn = ctx.redrives.turns.acquire().await.map_err(|e| e.to_string())?;
+    let (time, instant) = now();
+    let data = ctx.secrets.get(&ctx.client, namespace, &order.hub.name, instant).await.map_err(|p| p.message)?;
+    let hub = hub_address(&order.hub, &data).map_err(|p| p.message)?;
+    let letters = DeadLetters { hub, queue: order.queue.clone() };
+    let pace = Pace { held: Some(HELD), ..Pace::default() };
+    let told = |report: &Report| locked(progress).told(order.before, report);
+    let done = dead::redrive(&letters, &order.destination, &Selection::default(), &pace, time, told).await;
+    match done {
+        Ok(report) => {
+            locked(progress).told(order.before, &report);
+            Ok(())
+        }
+        Err(error) => Err(chain(&error)),
+    }
+}

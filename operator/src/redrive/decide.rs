@@ -1,0 +1,229 @@
+//! What a request to send dead letters back comes to. Pure.
+
+use drover_crds::{
+    api::{HANDLED_REQUESTS, RedriveStatus},
+    resolved::Pipeline,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use super::{Order, Progress};
+use crate::{
+    names,
+    pipeline::{plan::Notice, snapshot::Snapshot},
+};
+
+/// Longest id that the schema has room for in the list of answered requests.
+const LONGEST_ID: usize = 256;
+
+/// All that it depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen<'a> {
+    /// The annotation.
+    requested: Option<&'a str>,
+    /// What was told of the last one.
+    old: Option<&'a RedriveStatus>,
+    /// The last run of this process.
+    run: Option<&'a Progress>,
+    /// The spec is sound and the hub answers.
+    ready: bool,
+    now: Timestamp,
+}
+
+impl<'a> Seen<'a> {
+    pub(crate) fn of(seen: &'a Snapshot) -> Self {
+        let annotations = seen.object.metadata.annotations.as_ref();
+        Self {
+            requested: annotations.and_then(|a| a.get(names::REDRIVE)).map(String::as_str).filter(|id| !id.is_empty()),
+            old: seen.object.status.as_ref().and_then(|s| s.redrive.as_ref()),
+            run: seen.redrive.as_ref(),
+            ready: seen.admitted.is_ok() && seen.hub.is_fine(),
+            now: seen.now,
+        }
+    }
+}
+
+/// What follows.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Redriven {
+    /// What is told.
+    pub(crate) status: Option<RedriveStatus>,
+    /// What is to be run.
+    pub(crate) start: Option<Start>,
+    /// What people are told at its end.
+    pub(crate) notice: Option<Notice>,
+}
+
+/// A run to start.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    id: String,
+    before: i64,
+}
+
+impl Start {
+    pub(crate) fn order(self, pipeline: &Pipeline) -> Order {
+        Order::new(self.id, self.before, pipeline)
+    }
+}
+
+/// One that has begun is brought to its end; then the next that was asked for is taken up.
+pub(crate) fn decide(seen: &Seen<'_>) -> Redriven {
+    let stays = || Redriven { status: seen.old.cloned(), ..Redriven::default() };
+    let open = seen.old.filter(|old| old.finished_at.is_none()).cloned();
+    let Some(status) = open.or_else(|| requested(seen)) else { return stays() };
+    match seen.run.filter(|run| run.id == status.id) {
+        Some(run) => told(status, run, seen.now),
+        // Begun by an operator that is no more, or not yet begun.
+        None if seen.ready => {
+            let start = Start { id: status.id.clone(), before: status.redriven };
+            Redriven { status: Some(status), start: Some(start), notice: None }
+        }
+        None => stays(),
+    }
+}
+
+/// Adds the id of a request that has come to its end. One that is too long for the list is told in `status.redrive` alone.
+pub(crate) fn answer(handled: &mut Vec<String>, id: &str) {
+    if id.chars().count() > LONGEST_ID || handled.iter().any(|known| known == id) {
+        return;
+    }
+    handled.push(id.to_owned());
+    let surplus = handled.len().saturating_sub(HANDLED_REQUESTS);
+    handled.drain(..surplus);
+}
+
+/// A request that nothing has come of yet.
+fn requested(seen: &Seen<'_>) -> Option<RedriveStatus> {
+    let id = seen.requested.filter(|id| seen.old.is_none_or(|old| old.id != *id))?;
+    Some(RedriveStatus {
+        id: id.to_owned(),
+        redriven: 0,
+        remaining: None,
+        started_at: Time(seen.now),
+        finished_at: None,
+        message: None,
+    })
+}
+
+fn told(mut status: RedriveStatus, run: &Progress, now: Timestamp) -> Redriven {
+    status.redriven = run.redriven;
+    status.remaining = run.remaining;
+    let notice = run.end.as_ref().map(|end| {
+        status.finished_at = Some(Time(now));
+        status.message = end.as_ref().err().cloned();
+        notice(&status)
+    });
+    Redriven { status: Some(status), start: None, notice }
+}
+
+fn notice(status: &RedriveStatus) -> Notice {
+    let count = format!("request {}: {} dead letters are sent back", status.id, status.redriven);
+    let (reason, note) = match (&status.message, status.remaining) {
+        (Some(message), _) => ("RedriveFailed", format!("{count}, the others are where they were: {message}")),
+        (None, Some(left)) if left > 0 => ("Redriven", format!("{count}, {left} are left")),
+        (None, _) => ("Redriven", count),
+    };
+    Notice { warning: status.message.is_some(), reason: reason.to_owned(), action: "Redrive", note }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-01-02T12:00:00Z";
+
+    fn seen<'a>(requested: Option<&'a str>, old: Option<&'a RedriveStatus>, run: Option<&'a Progress>) -> Seen<'a> {
+        Seen { requested, old, run, ready: true, now: NOW.parse().unwrap() }
+    }
+
+    fn begun(id: &str, redriven: i64) -> RedriveStatus {
+        let started_at = Time("2026-01-02T11:00:00Z".parse().unwrap());
+        RedriveStatus { id: id.into(), redriven, remaining: None, started_at, finished_at: None, message: None }
+    }
+
+    fn finished(id: &str) -> RedriveStatus {
+        RedriveStatus { finished_at: Some(Time(NOW.parse().unwrap())), remaining: Some(0), ..begun(id, 7) }
+    }
+
+    fn run(id: &str, redriven: i64, remaining: i64, end: Option<Result<(), String>>) -> Progress {
+        Progress { id: id.into(), redriven, remaining: Some(remaining), end }
+    }
+
+    #[test]
+    fn nothing_happens_unless_it_is_asked_for() {
+        assert_eq!(decide(&seen(None, None, None)), Redriven::default());
+        let old = finished("a");
+        assert_eq!(decide(&seen(None, Some(&old), None)).status, Some(old));
+    }
+
+    #[test]
+    fn a_request_is_taken_up_once() {
+        let first = decide(&seen(Some("a"), None, None));
+        assert_eq!(first.start, Some(Start { id: "a".into(), before: 0 }));
+        let (status, running) = (first.status.unwrap(), run("a", 3, 4, None));
+        let second = decide(&seen(Some("a"), Some(&status), Some(&running)));
+        assert_eq!((second.start, second.notice), (None, None));
+        assert_eq!(second.status.map(|s| (s.redriven, s.remaining, s.finished_at)), Some((3, Some(4), None)));
+        let old = finished("a");
+        assert_eq!(decide(&seen(Some("a"), Some(&old), None)).start, None, "also by an operator that did not run it");
+    }
+
+    #[test]
+    fn a_run_that_the_status_does_not_tell_of_yet_is_not_started_again() {
+        let running = run("a", 3, 4, None);
+        assert_eq!(decide(&seen(Some("a"), None, Some(&running))).start, None);
+        let old = finished("z");
+        assert_eq!(decide(&seen(Some("a"), Some(&old), Some(&running))).start, None);
+    }
+
+    #[test]
+    fn what_an_operator_began_that_is_no_more_is_begun_again_and_counted_on() {
+        let old = begun("a", 5);
+        let again = decide(&seen(Some("a"), Some(&old), None));
+        assert_eq!(again.start, Some(Start { id: "a".into(), before: 5 }));
+        assert_eq!(again.status, Some(old));
+    }
+
+    #[test]
+    fn the_next_request_waits_until_the_one_before_it_has_ended() {
+        let (old, running) = (begun("a", 0), run("a", 1, 1, None));
+        assert_eq!(decide(&seen(Some("b"), Some(&old), Some(&running))).start, None);
+        let ended = run("a", 2, 0, Some(Ok(())));
+        let told = decide(&seen(Some("b"), Some(&old), Some(&ended)));
+        assert_eq!((told.start, told.notice.map(|n| n.reason)), (None, Some("Redriven".into())));
+        let next = decide(&seen(Some("b"), told.status.as_ref(), Some(&ended)));
+        assert_eq!(next.start, Some(Start { id: "b".into(), before: 0 }));
+    }
+
+    #[test]
+    fn the_end_is_told_with_what_is_left() {
+        let old = begun("a", 0);
+        let all = run("a", 7, 0, Some(Ok(())));
+        let told = decide(&seen(Some("a"), Some(&old), Some(&all)));
+        assert_eq!(told.notice.unwrap().note, "request a: 7 dead letters are sent back");
+        let broken = run("a", 3, 4, Some(Err("the hub ended the connection".into())));
+        let told = decide(&seen(Some("a"), Some(&old), Some(&broken)));
+        let notice = told.notice.unwrap();
+        assert!(notice.warning && notice.reason == "RedriveFailed", "{notice:?}");
+        let status = told.status.unwrap();
+        assert!(status.finished_at.is_some() && status.message.unwrap().contains("connection"));
+        assert_eq!(status.remaining, Some(4));
+    }
+
+    #[test]
+    fn answered_requests_are_listed_once_and_only_the_newest() {
+        let mut handled = Vec::new();
+        for n in 0..20 {
+            answer(&mut handled, &n.to_string());
+            answer(&mut handled, &n.to_string());
+        }
+        answer(&mut handled, &"x".repeat(257));
+        assert_eq!((handled.len(), handled.first().map(String::as_str)), (HANDLED_REQUESTS, Some("4")));
+    }
+
+    #[test]
+    fn without_the_hub_a_request_waits() {
+        let waiting = Seen { ready: false, ..seen(Some("a"), None, None) };
+        assert_eq!(decide(&waiting), Redriven::default());
+    }
+}
