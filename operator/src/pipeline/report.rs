@@ -481,7 +481,7 @@ fn transition(old: &Status, new: &Status) -> Option<Notice> {
         RolloutPhase::AwaitingPromotion => "Await",
         RolloutPhase::Promoting => "Promote",
         RolloutPhase::Verifying => "Verify",
-        RolloutPhase::RollingBack => "Rollback",
+        RolloutPhase::RollingBack => "RollingBack",
         RolloutPhase::Aborted => "Abort",
     };
     let warning = matches!(state.phase, RolloutPhase::RollingBack | RolloutPhase::Aborted);
