@@ -20,6 +20,10 @@ pub enum Bench {
     Retry,
     /// JSON events decoded and counted in windows.
     DecodeAndWindow,
+    /// Events of a stream into rows of windows, against a bare reader of the stream.
+    StreamToRow,
+    /// A million keys in one window, and the memory that they take.
+    WindowKeys,
     /// From a pod's creation to its consumer.
     PodStart,
     /// From the first message to its row, where nothing runs.
@@ -36,10 +40,12 @@ pub enum Bench {
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Drain,
         Self::Retry,
         Self::DecodeAndWindow,
+        Self::StreamToRow,
+        Self::WindowKeys,
         Self::PodStart,
         Self::FromZero,
         Self::LoadTrace,
@@ -55,6 +61,8 @@ impl Bench {
             Self::Drain => "drain",
             Self::Retry => "retry",
             Self::DecodeAndWindow => "decode and window",
+            Self::StreamToRow => "stream to row",
+            Self::WindowKeys => "window keys",
             Self::PodStart => "pod start",
             Self::FromZero => "from zero",
             Self::LoadTrace => "load trace",
@@ -77,6 +85,8 @@ impl Bench {
             Self::Drain => cargo::run("drover-worker", "drain").await,
             Self::Retry => cargo::run("drover-worker", "retry").await,
             Self::DecodeAndWindow => cargo::run("drover-worker", "decode_and_window").await,
+            Self::StreamToRow => cargo::run("drover-worker", "stream_to_row").await,
+            Self::WindowKeys => cargo::run("drover-worker", "window_keys").await,
             Self::PodStart => pod_start::run().await,
             Self::FromZero => from_zero::run().await,
             Self::LoadTrace => cargo::run("drover-operator", "load_trace").await,

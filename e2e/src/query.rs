@@ -228,7 +228,14 @@ impl Trial {
                 .map(|(at, count)| format!("{at:?} has {:?}, not {count}", found.get(at)))
                 .take(3)
                 .collect();
-            ensure!(wrong.is_empty() && found.len() == published.0.len(), "{} rows: {}", found.len(), wrong.join("; "));
+            let counted: i64 = found.values().sum();
+            ensure!(
+                wrong.is_empty() && found.len() == published.0.len(),
+                "{} rows of {counted} events, {} published: {}",
+                found.len(),
+                published.count(),
+                wrong.join("; ")
+            );
             Ok(())
         })
         .await

@@ -41,6 +41,8 @@ const BATCH_BYTES: usize = 8 << 20;
 const BATCH_CELLS: usize = 30_000;
 /// The engine is asked for its size after so many messages.
 const LOOK: usize = 256;
+/// And after so many bytes of bodies: one may have hundreds of events.
+const LOOK_BYTES: usize = 128 << 10;
 
 /// Why the work on a partition ended.
 #[derive(Debug)]
@@ -199,11 +201,20 @@ impl Partition {
     async fn fill(&mut self, job: &Job, batch: &mut Batch) -> Result<(), End> {
         let most = self.claim.batch(job.settings.batch.messages);
         let until = clock::now() + job.settings.batch.fill;
+        let mut looked = 0;
         while batch.messages < most && batch.bytes < BATCH_BYTES {
-            if batch.messages.is_multiple_of(LOOK) && self.intake.engine.open() > BATCH_CELLS {
-                break;
+            if batch.messages.is_multiple_of(LOOK) || batch.bytes - looked > LOOK_BYTES {
+                looked = batch.bytes;
+                if self.intake.engine.open() > BATCH_CELLS {
+                    break;
+                }
             }
             match timeout_at(until.into(), self.reader.next()).await {
+                Ok(Ok(message)) if batch.next.is_some_and(|next| message.offset > next) => {
+                    // What is missing is looked into before anything after it is taken.
+                    self.reader.put_back(message);
+                    break;
+                }
                 Ok(Ok(message)) => self.take(&message, batch),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => break,
@@ -237,8 +248,11 @@ impl Partition {
         self.tick_if_due().await
     }
 
-    /// An offset before the one asked for is that of another stream.
+    /// An offset before the one asked for is that of another stream; one after it may follow what retention took under the reader.
     async fn check(&mut self, message: &Message) -> Result<(), End> {
+        if message.offset > self.claim.next_offset && self.claim.next_offset > 0 {
+            return self.look_at_gap(message.offset).await;
+        }
         if message.offset >= self.claim.next_offset {
             return Ok(());
         }
@@ -248,6 +262,21 @@ impl Partition {
             Ok(false) => Err(End::Fenced),
             Err(error) => Err(store(&error)),
         }
+    }
+
+    /// Offsets before `next` are missing: a loss where the stream begins after them, else a hole as there are many.
+    async fn look_at_gap(&mut self, next: i64) -> Result<(), End> {
+        if self.reader.first().await? <= self.claim.next_offset {
+            return Ok(());
+        }
+        let lost = next - self.claim.next_offset;
+        tracing::warn!(partition = self.claim.part, lost, "messages were gone before they were read");
+        match self.leases.lose(&self.committer.client, &self.claim, next).await {
+            Ok(true) => self.claim.next_offset = next,
+            Ok(false) => return Err(End::Fenced),
+            Err(error) => return Err(store(&error)),
+        }
+        Ok(())
     }
 
     /// When something is to be done although nothing is heard.

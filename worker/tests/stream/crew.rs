@@ -2,7 +2,10 @@
 
 use drover_worker::{
     settings::POD,
-    stream::{schema, settings::BATCH_MESSAGES},
+    stream::{
+        schema,
+        settings::{BATCH_MESSAGES, LEASE_SECONDS},
+    },
 };
 use serde_json::json;
 
@@ -82,6 +85,67 @@ async fn a_stream_that_is_declared_anew_is_read_from_its_beginning_and_reported(
     assert_eq!((status.partitions[0].generation, status.partitions[0].lost), (1, 1));
     lane.tick(100_000).await;
     assert_eq!(lane.await_rows(2).await.len(), 2);
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
+    let lane = Lane::new("crew_retention", 1).await;
+    lane.delete_stream(0).await;
+    lane.declare_short_stream(0, 100_000).await;
+    let query = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
+    let events =
+        |n: usize| -> Vec<Sent> { (0..n).map(|_| Sent::new(0, &json!({"x": "y".repeat(4_000)}), 1_000)).collect() };
+    lane.publish(&events(10)).await;
+    let worker = lane.worker(query, &[]).await;
+    worker.await_status("ten", |s| s.partitions.first().is_some_and(|p| p.on_time == 10)).await;
+    worker.stop().await;
+    let next: i64 = lane.ask("SELECT next_offset FROM @.partition").await.parse().unwrap();
+    // Whole segments go, and only as others begin.
+    for _ in 0..20 {
+        lane.publish(&events(10)).await;
+    }
+    let first =
+        eventually("something is gone", || async { Some(lane.first_offset(0).await).filter(|f| *f > next) }).await;
+    let worker = lane.worker(query, &[]).await;
+    let status = worker.await_status("a loss", |s| s.partitions.first().is_some_and(|p| p.lost > 0)).await;
+    assert!(status.partitions[0].lost >= first - next && status.partitions[0].lost_at_seconds.is_some(), "{status:?}");
+    // Reading goes on with what is there, and all else is told. Segments take offsets too, so more may be told than messages are gone.
+    lane.tick(100_000).await;
+    let read = lane.await_rows(1).await.remove(0)["c"].as_i64().unwrap();
+    let held = lane.read_until(0, 100_000).await.iter().filter(|d| !d.data.is_empty()).count();
+    let lost = lane.ask("SELECT lost FROM @.partition").await.parse::<i64>().unwrap();
+    assert!(read >= 10 + i64::try_from(held).unwrap() && (10..210).contains(&read), "{read} of them, {held} are there");
+    assert!(read + lost >= 210, "{read} read and {lost} lost");
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_under_a_reader_is_told_as_a_loss() {
+    let lane = Lane::new("crew_overtaken", 1).await;
+    lane.delete_stream(0).await;
+    lane.declare_short_stream(0, 100_000).await;
+    let query = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
+    let events =
+        |n: usize| -> Vec<Sent> { (0..n).map(|_| Sent::new(0, &json!({"x": "y".repeat(4_000)}), 1_000)).collect() };
+    lane.publish(&events(10)).await;
+    // Few messages are on their way to the worker.
+    let worker = lane.worker(query, &[(BATCH_MESSAGES, "1"), (LEASE_SECONDS, "60")]).await;
+    worker.await_status("ten", |s| s.partitions.first().is_some_and(|p| p.on_time == 10)).await;
+    let mut blocker = Lane::client().await;
+    let lock = blocker.transaction().await.unwrap();
+    lock.batch_execute(&format!("LOCK TABLE \"{}\".partial IN SHARE MODE", lane.schema())).await.unwrap();
+    for _ in 0..40 {
+        lane.publish(&events(10)).await;
+    }
+    eventually("something is gone", || async { (lane.first_offset(0).await > 300).then_some(()) }).await;
+    lock.rollback().await.unwrap();
+    lane.tick(100_000).await;
+    let read = lane.await_rows(1).await.remove(0)["c"].as_i64().unwrap();
+    let lost = lane.ask("SELECT lost FROM @.partition").await.parse::<i64>().unwrap();
+    assert!(read < 410 && read + lost >= 410, "{read} read and {lost} lost");
     worker.stop().await;
     lane.close().await;
 }

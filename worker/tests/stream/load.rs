@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lapin::message::Delivery;
 use serde_json::{Value, json};
 
 use crate::{
@@ -59,6 +60,17 @@ fn counted<'a>(rows: impl Iterator<Item = &'a Value>) -> BTreeMap<String, usize>
 
 /// Waits until everything is closed up to a tick, and compares the table with the offline computation of the same streams.
 pub(crate) async fn assert_exact(lane: &Lane, query: &str, more: &[(&str, &str)], final_tick: i64) {
+    assert_exact_with(lane, query, more, final_tick, BTreeMap::new()).await;
+}
+
+/// As [`assert_exact`], with what partitions were read of before their streams were declared anew.
+pub(crate) async fn assert_exact_with(
+    lane: &Lane,
+    query: &str,
+    more: &[(&str, &str)],
+    final_tick: i64,
+    mut gone: BTreeMap<i32, Vec<Delivery>>,
+) {
     lane.tick(final_tick).await;
     let closed = format!(
         "SELECT COALESCE(bool_and(c.upto >= {watermark}), false) FROM @.close c",
@@ -72,7 +84,9 @@ pub(crate) async fn assert_exact(lane: &Lane, query: &str, more: &[(&str, &str)]
     let settings = lane.settings(query, more);
     let mut streams = Vec::new();
     for part in 0..lane.partitions {
-        streams.push(lane.read_until(part, final_tick).await);
+        let mut read = gone.remove(&part).unwrap_or_default();
+        read.extend(lane.read_until(part, final_tick).await);
+        streams.push(read);
     }
     let expected: Vec<Value> =
         offline::compute(&settings, &streams).iter().map(|row| serde_json::to_value(row).unwrap()).collect();

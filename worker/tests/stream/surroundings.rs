@@ -29,6 +29,7 @@ pub(crate) use crate::{
     variables::{env, file},
 };
 
+const OFFSET: &str = "x-stream-offset";
 /// Whatever is waited for comes within this, or never.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -70,11 +71,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// Streams, exchange and dead-letter queue as the operator declares them, all empty; no schema.
     pub(crate) async fn new(name: &str, partitions: i32) -> Self {
-        let owner = Self::client().await;
-        let connection = connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let lane = Self { name: name.to_owned(), partitions, owner, channel, connection };
+        let lane = Self::again(name, partitions).await;
         lane.remove().await;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         lane.channel
@@ -86,6 +83,15 @@ impl Lane {
         }
         lane.declare(&lane.dead(), "quorum", DEAD).await;
         lane
+    }
+
+    /// A connection to what is there.
+    pub(crate) async fn again(name: &str, partitions: i32) -> Self {
+        let owner = Self::client().await;
+        let connection = connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Self { name: name.to_owned(), partitions, owner, channel, connection }
     }
 
     pub(crate) async fn client() -> Client {
@@ -113,8 +119,19 @@ impl Lane {
         self.declare(&self.stream(part), "stream", &format!("tick-{part}")).await;
     }
 
-    pub(crate) async fn declare(&self, name: &str, kind: &str, key: &str) {
+    /// A stream that keeps about so many bytes.
+    pub(crate) async fn declare_short_stream(&self, part: i32, bytes: i64) {
         let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(bytes));
+        arguments.insert("x-stream-max-segment-size-bytes".into(), AMQPValue::LongLongInt(bytes / 4));
+        self.declare_with(&self.stream(part), "stream", &format!("tick-{part}"), arguments).await;
+    }
+
+    pub(crate) async fn declare(&self, name: &str, kind: &str, key: &str) {
+        self.declare_with(name, kind, key, FieldTable::default()).await;
+    }
+
+    async fn declare_with(&self, name: &str, kind: &str, key: &str, mut arguments: FieldTable) {
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         self.channel.queue_declare(name.into(), durable, arguments).await.unwrap();
@@ -233,6 +250,20 @@ impl Lane {
 
     /// Everything that a stream holds up to a tick.
     pub(crate) async fn read_until(&self, part: i32, tick: i64) -> Vec<Delivery> {
+        self.read_to(part, |d| header(d, TICK) == Some(tick)).await
+    }
+
+    /// Everything that a stream holds before an offset.
+    pub(crate) async fn read_before(&self, part: i32, offset: i64) -> Vec<Delivery> {
+        self.read_to(part, |d| header(d, OFFSET).unwrap() + 1 >= offset).await
+    }
+
+    /// The offset of the first message that a stream still holds.
+    pub(crate) async fn first_offset(&self, part: i32) -> i64 {
+        header(&self.read_to(part, |_| true).await[0], OFFSET).unwrap()
+    }
+
+    async fn read_to(&self, part: i32, last: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let stream = self.stream(part);
         let channel = self.connection.create_channel().await.unwrap();
         channel.basic_qos(5_000, BasicQosOptions::default()).await.unwrap();
@@ -245,10 +276,9 @@ impl Lane {
         loop {
             let delivery = tokio::time::timeout(PATIENCE, consumer.next()).await.expect("a message").unwrap().unwrap();
             channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.unwrap();
-            let headers = delivery.properties.headers().as_ref();
-            let last = headers.and_then(|h| h.inner().get(TICK)) == Some(&AMQPValue::LongLongInt(tick));
+            let end = last(&delivery);
             read.push(delivery);
-            if last {
+            if end {
                 channel.close(200, "done".into()).await.unwrap();
                 return read;
             }
@@ -311,6 +341,13 @@ fn floats_are_read_to_the_last_bit() {
     let row = value_of(r#"{"v":49.776562500000004,"n":3,"k":"1.5"}"#);
     assert_eq!(row["v"].as_f64().map(f64::to_bits), Some(49.776_562_500_000_004_f64.to_bits()));
     assert_eq!((&row["n"], &row["k"]), (&Value::from(3), &Value::from("1.5")));
+}
+
+fn header(delivery: &Delivery, name: &str) -> Option<i64> {
+    match delivery.properties.headers().as_ref()?.inner().get(name)? {
+        AMQPValue::LongLongInt(n) => Some(*n),
+        other => panic!("{name} is {other:?}"),
+    }
 }
 
 /// The times of events, as the query reads them: milliseconds since 1970.

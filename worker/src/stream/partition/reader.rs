@@ -67,6 +67,7 @@ pub(crate) struct Reader {
     consumer: Consumer,
     stream: String,
     exchange: String,
+    put_back: Option<Message>,
     pub(crate) prefetch: u16,
 }
 
@@ -81,11 +82,15 @@ impl Reader {
         let refused = |error| refused(stream, error);
         channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(refused)?;
         let consumer = consume(&channel, stream, "read", AMQPValue::LongLongInt(offset)).await.map_err(refused)?;
-        Ok(Self { channel, consumer, stream: stream.to_owned(), exchange: exchange.to_owned(), prefetch })
+        let (stream, exchange) = (stream.to_owned(), exchange.to_owned());
+        Ok(Self { channel, consumer, stream, exchange, put_back: None, prefetch })
     }
 
     /// The next message.
     pub(crate) async fn next(&mut self) -> Result<Message, ReadError> {
+        if let Some(message) = self.put_back.take() {
+            return Ok(message);
+        }
         loop {
             match self.consumer.next().await {
                 Some(Ok(delivery)) => {
@@ -97,6 +102,16 @@ impl Reader {
                 None => return Err(ReadError::Ended(self.stream.clone())),
             }
         }
+    }
+
+    /// Lets a message be the next one again.
+    pub(crate) fn put_back(&mut self, message: Message) {
+        self.put_back = Some(message);
+    }
+
+    /// The offset of the first message that the stream still holds.
+    pub(crate) async fn first(&self) -> Result<i64, ReadError> {
+        find(&self.channel, &self.stream, &self.exchange, "first", |_| true).await
     }
 
     /// Gives credit for everything up to a message.
