@@ -26,7 +26,7 @@ REGISTER = re.compile(
 FIELD = re.compile(r"(\w+): (?:Family<(\w+), )?(Counter|Gauge|Number|Histogram)\b")
 # What a label says in the exposition; the workers' namespace, name and revision are Prometheus' to add.
 VALUES = {"namespace": "iot", "name": "telemetry", "outcome": "written", "stage": "sink", "reason": "IdReused",
-          "kind": "Deployment", "verb": "apply"}
+          "kind": "Deployment", "verb": "apply", "class": "content"}
 PAGE = REPO / "docs/src/metrics.md"
 HEAD = """# Metrics
 

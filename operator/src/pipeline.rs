@@ -11,15 +11,13 @@ pub(crate) mod network;
 pub(crate) mod observe;
 pub(crate) mod plan;
 pub(crate) mod pods;
-pub(crate) mod reconcile;
+mod reconcile;
 mod render;
 pub(crate) mod report;
 pub(crate) mod revision;
 pub(crate) mod size;
 pub(crate) mod snapshot;
 mod suspects;
-
-pub use reconcile::{error_policy, reconcile};
 
 #[cfg(test)]
 mod tests;

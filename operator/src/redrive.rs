@@ -19,8 +19,9 @@ use tracing::Instrument as _;
 use crate::{
     context::{Context, now},
     metrics::ObjectLabels,
-    pipeline::{act::Object, reconcile::chain},
+    pipeline::act::Object,
     plugin::dead::{self, DeadLetters, Destination, Pace, Report, Selection},
+    reconcile::chain,
     secrets::hub_address,
 };
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use drover_crds::api::{IngestPipeline, WindowQuery};
 use futures::{StreamExt as _, future::join_all};
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -37,9 +38,10 @@ use crate::{
     drift,
     http::{self, Health},
     metrics::Metrics,
-    names, pipeline,
+    names,
+    reconcile::{error_policy, reconcile},
     scales::Scales,
-    windows::{self, Windows},
+    windows::Windows,
 };
 
 /// Objects reconciled at the same time: most of a reconcile is waiting for others.
@@ -169,14 +171,18 @@ impl Scope {
         let pipelines = pipelines
             .reconcile_on(context.scales.changes())
             .graceful_shutdown_on(stop.clone().cancelled_owned())
-            .run(pipeline::reconcile, pipeline::error_policy, Arc::new((context.clone(), caches_of_pipelines)))
+            .run(
+                reconcile::<IngestPipeline>,
+                error_policy::<IngestPipeline>,
+                Arc::new((context.clone(), caches_of_pipelines)),
+            )
             .for_each(|_| std::future::ready(()));
         let pods = |pod: Pod| labelled(&pod, names::QUERY);
         let (caches_of_queries, queries) = of_queries.control(controller(&client, namespace, self.queries), pods);
         let queries = queries
             .reconcile_on(context.windows.watches.changes())
             .graceful_shutdown_on(stop.clone().cancelled_owned())
-            .run(windows::reconcile, windows::error_policy, Arc::new((context, caches_of_queries)))
+            .run(reconcile::<WindowQuery>, error_policy::<WindowQuery>, Arc::new((context, caches_of_queries)))
             .for_each(|_| std::future::ready(()));
         futures::join!(pipelines, queries, filling);
     }

@@ -15,8 +15,6 @@ mod watch;
 
 use std::sync::Arc;
 
-pub use reconcile::{error_policy, reconcile};
-
 use crate::{metrics::Metrics, workers::Workers};
 use outside::Outsides;
 use watch::Watches;

@@ -3,10 +3,13 @@
 
 #![expect(clippy::cast_precision_loss, reason = "rates")]
 
+#[path = "shared/process.rs"]
+mod process;
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -29,6 +32,8 @@ use tokio_postgres::{
     Client,
     types::{ToSql, Type},
 };
+
+use process::Process;
 
 const QUEUE: &str = "bench-drain";
 const MESSAGES: usize = 30_000;
@@ -198,8 +203,8 @@ impl Bench {
 
     /// Messages a second of the worker, and its peak memory in MiB.
     async fn ours(&self) -> (f64, f64) {
-        let (child, start) = Worker::start();
-        while Worker::status().is_none_or(|status| status.processed < MESSAGES as u64) {
+        let (child, start) = start();
+        while status().is_none_or(|status| status.processed < MESSAGES as u64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let rate = MESSAGES as f64 / start.elapsed().as_secs_f64();
@@ -209,53 +214,35 @@ impl Bench {
     }
 }
 
-/// The worker, as a process of its own.
-struct Worker(Child);
-
-impl Worker {
-    /// Ends when it consumes, and tells when that was.
-    fn start() -> (Self, Instant) {
-        let child = Command::new(env!("CARGO_BIN_EXE_drover-worker"))
-            .arg("ingest")
-            .env("DROVER_HUB_URI", env("DROVER_TEST_HUB_URI"))
-            .env("DROVER_HUB_CA", ca())
-            .env("DROVER_SOURCE_QUEUE", QUEUE)
-            .env("DROVER_SOURCE_PREFETCH", PREFETCH.to_string())
-            .env("DROVER_SINK", r#"{"postgres":{"table":"bench-drain","idColumn":"message_id"}}"#)
-            .env("DROVER_SINK_URI", env("DROVER_TEST_STORE_WORKER_URI"))
-            .env("DROVER_SINK_CA", ca())
-            .env("DROVER_LISTEN", format!("127.0.0.1:{PORT}"))
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::inherit())
-            .spawn()
-            .expect("the worker starts");
-        let worker = Self(child);
-        while !Worker::status().is_some_and(|status| status.consuming) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        (worker, now())
+/// Ends when it consumes, and tells when that was.
+fn start() -> (Process, Instant) {
+    let child = Command::new(env!("CARGO_BIN_EXE_drover-worker"))
+        .arg("ingest")
+        .env("DROVER_HUB_URI", env("DROVER_TEST_HUB_URI"))
+        .env("DROVER_HUB_CA", ca())
+        .env("DROVER_SOURCE_QUEUE", QUEUE)
+        .env("DROVER_SOURCE_PREFETCH", PREFETCH.to_string())
+        .env("DROVER_SINK", r#"{"postgres":{"table":"bench-drain","idColumn":"message_id"}}"#)
+        .env("DROVER_SINK_URI", env("DROVER_TEST_STORE_WORKER_URI"))
+        .env("DROVER_SINK_CA", ca())
+        .env("DROVER_LISTEN", format!("127.0.0.1:{PORT}"))
+        .env("RUST_LOG", "warn")
+        .stdout(Stdio::inherit())
+        .spawn()
+        .expect("the worker starts");
+    let worker = Process(child);
+    while !status().is_some_and(|status| status.consuming) {
+        std::thread::sleep(Duration::from_millis(1));
     }
-
-    fn status() -> Option<WorkerStatus> {
-        let mut stream = TcpStream::connect(("127.0.0.1", PORT)).ok()?;
-        stream.write_all(b"GET /status HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
-    }
-
-    fn peak_memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("a process");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1024.0
-    }
+    (worker, now())
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn status() -> Option<WorkerStatus> {
+    let mut stream = TcpStream::connect(("127.0.0.1", PORT)).ok()?;
+    stream.write_all(b"GET /status HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

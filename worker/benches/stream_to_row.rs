@@ -4,8 +4,10 @@
 
 #![expect(clippy::cast_precision_loss, reason = "rates")]
 
-#[path = "streams/lane.rs"]
+#[path = "shared/lane.rs"]
 mod lane;
+#[path = "shared/process.rs"]
+mod process;
 
 use std::time::Duration;
 

@@ -3,8 +3,10 @@
 
 #![expect(clippy::cast_precision_loss, reason = "rates")]
 
-#[path = "streams/lane.rs"]
+#[path = "shared/lane.rs"]
 mod lane;
+#[path = "shared/process.rs"]
+mod process;
 
 use lane::{Lane, median, now, wall};
 

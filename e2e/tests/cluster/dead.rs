@@ -11,8 +11,8 @@ use drover_e2e::trial::{Trial, trial};
 use drover_e2e::until::until;
 use serde_json::{Value, json};
 
-/// Dead letters of the tests: far fewer than what stops a source.
-const LETTERS: u32 = 20;
+/// Dead letters of the tests: ten that are refused alike would be the table's fault, and be waited with.
+const LETTERS: u32 = 5;
 
 /// What the plugin prints.
 async fn drover(t: &Trial, arguments: &[&str]) -> Result<String> {

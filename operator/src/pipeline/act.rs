@@ -45,7 +45,7 @@ impl Object for WindowQuery {
 
 /// A write that failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// An object could not be written.
     #[error("could not write {kind} {name}")]
     Write {

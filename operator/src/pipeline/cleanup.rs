@@ -3,25 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use drover_crds::{
-    api::{DeletionPolicy, IngestPipeline, Phase},
+    api::{DeletionPolicy, IngestPipeline},
     resolved::Pipeline,
 };
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
 
-use super::{
-    act::{self, tell},
-    observe,
-    plan::Notice,
-    reconcile::Error,
-    snapshot::Snapshot,
-};
+use super::{act::tell, observe, plan::Notice, snapshot::Snapshot};
 use crate::{
     context::{Caches, Context, now},
     hub::{self, Emptied, Hub, Topology},
     metrics::ObjectLabels,
     problem::Problem,
+    reconcile::{Error, deleted_for, wait},
     secrets::hub_address,
 };
 
@@ -31,8 +25,6 @@ const HUB_LIMIT: Duration = Duration::from_mins(1);
 const DRAIN_LIMIT: Duration = Duration::from_hours(1);
 /// A hub that does not answer within this is asked again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked at meanwhile.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// What one look has come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,15 +51,19 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
             removed.unwrap_or_else(silent).unwrap_or_else(Outcome::Failed)
         }
     };
-    let age = age(&object, seen.now);
+    let age = deleted_for(&*object, seen.now);
     let (warning, note) = match outcome {
         Outcome::Done(note) => (false, note),
         Outcome::Stuck(note) => (true, note),
         Outcome::Draining if age < DRAIN_LIMIT => {
-            return Err(wait(ctx, &seen, "the source drains before its queue is deleted").await);
+            return Err(
+                wait(ctx, &*seen.object, seen.old_status(), "the source drains before its queue is deleted").await
+            );
         }
         Outcome::Draining => (true, "the source did not drain in time: its queue stays".to_owned()),
-        Outcome::Failed(problem) if age < HUB_LIMIT => return Err(wait(ctx, &seen, &problem.message).await),
+        Outcome::Failed(problem) if age < HUB_LIMIT => {
+            return Err(wait(ctx, &*seen.object, seen.old_status(), &problem.message).await);
+        }
         Outcome::Failed(problem) => (true, format!("queues stay as they are: {}", problem.message)),
     };
     let reason = if warning { "QueuesLeft" } else { "Deleted" };
@@ -87,24 +83,6 @@ pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     ctx.redrives.forget(&uid);
     ctx.topologies.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
-}
-
-/// Says what is waited for, once, and asks to be called again.
-async fn wait(ctx: &Context, seen: &Snapshot, message: &str) -> Error {
-    let mut status = seen.old_status();
-    let said = (Some(Phase::Deleting), Some(message.to_owned()));
-    if (status.phase, status.message.clone()) != said {
-        (status.phase, status.message) = said;
-        if let Err(error) = act::write_status(ctx, &*seen.object, &status).await {
-            return Error::Act(error);
-        }
-    }
-    Error::Deleting(LOOK)
-}
-
-fn age(object: &IngestPipeline, now: Timestamp) -> Duration {
-    let since = object.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<Outcome, Problem> {

@@ -43,7 +43,7 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
         return finish(seen, &Rollout::unknown(seen), Plan::default());
     };
     let subject = subject(seen, pipeline, secrets);
-    let need = size::replicas(seen, pipeline);
+    let need = size::replicas(&pipeline.scaling, pipeline.suspend, seen.scale.map(|d| d.desired), &seen.owned);
     let before = cutover::state(seen);
     let facts = cutover::facts(seen, pipeline, &before, &subject.revision(need, 0), need);
     let state = rollout::next(&before, &facts);

@@ -68,7 +68,7 @@ fn sampled(ctx: &Context, caches: &Caches, seen: &Snapshot, hub: &Arc<Hub>) -> O
     let subject = Subject {
         labels: ObjectLabels { namespace: seen.object.namespace().unwrap_or_default(), name: seen.object.name_any() },
         queue: pipeline.queue.clone(),
-        policy: size::policy(pipeline),
+        policy: size::policy(&pipeline.scaling),
         replicas: u32::try_from(size::running(&seen.owned)).unwrap_or(0),
         revision: cutover::carrier(&cutover::state(seen)).unwrap_or_default(),
         pods: caches.pods.clone(),

@@ -88,3 +88,21 @@ impl Object {
         (kind, name.as_deref().unwrap_or_default())
     }
 }
+
+/// The objects of a plan as text, for snapshots.
+#[cfg(test)]
+pub(crate) fn yaml(plan: Plan) -> String {
+    let mut text = String::new();
+    for (object, _) in plan.writes {
+        let part = match object {
+            Object::ServiceAccount(o) => serde_saphyr::to_string(&o),
+            Object::NetworkPolicy(o) => serde_saphyr::to_string(&o),
+            Object::DisruptionBudget(o) => serde_saphyr::to_string(&o),
+            Object::ConfigMap(o) => serde_saphyr::to_string(&o),
+            Object::Deployment(o) => serde_saphyr::to_string(&o),
+        };
+        text.push_str("---\n");
+        text.push_str(&part.unwrap());
+    }
+    text
+}

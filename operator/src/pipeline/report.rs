@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drover_crds::api::{Binding, Phase, RedriveStatus, RolloutPhase, RolloutStatus, ScaleStatus, ScalingMode, Status};
+use drover_crds::api::{Phase, RedriveStatus, RolloutPhase, RolloutStatus, ScaleStatus, ScalingMode, Status};
 use drover_worker::status::HoldingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
@@ -14,7 +14,8 @@ use super::{
     snapshot::{HubFacts, Snapshot},
 };
 use crate::{
-    condition::{condition, find},
+    condition::find,
+    finding::{Finding, accepted, both, summary},
     names,
     problem::{External, Problem},
     scaling::{self, Decision},
@@ -93,24 +94,6 @@ impl Rollout {
     }
 }
 
-/// One finding: the status of a condition, its reason and message.
-struct Finding {
-    type_: &'static str,
-    status: Option<bool>,
-    reason: String,
-    message: String,
-}
-
-impl Finding {
-    fn new(type_: &'static str, status: Option<bool>, reason: &str, message: impl Into<String>) -> Self {
-        Self { type_, status, reason: reason.to_owned(), message: message.into() }
-    }
-
-    fn bad(type_: &'static str, problem: &Problem) -> Self {
-        Self::new(type_, Some(false), &problem.reason, problem.message.clone())
-    }
-}
-
 /// The status that follows from what was seen.
 pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let old = seen.old_status();
@@ -119,10 +102,10 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let phase = phase(seen, rollout, &findings);
     let message = message(rollout, phase, &findings);
     let pipeline = seen.admitted.as_ref().ok();
-    let conditions = summary(&findings, rollout, &message)
+    let conditions = summary(&findings, changes(rollout), rollout.is_aborted(), &message)
         .into_iter()
         .chain(findings)
-        .map(|f| condition(&old.conditions, f.type_, f.status, &f.reason, &f.message, generation, seen.now))
+        .map(|f| f.condition(&old.conditions, generation, seen.now))
         .collect();
     Status {
         observed_generation: generation,
@@ -154,16 +137,9 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     }
 }
 
-/// What may be bound: what was, and what is about to be.
-fn both(old: &[Binding], new: &[Binding]) -> Vec<Binding> {
-    let mut all = old.to_vec();
-    all.extend(new.iter().filter(|b| !old.contains(b)).cloned());
-    all
-}
-
 fn findings(seen: &Snapshot, rollout: &Rollout) -> Vec<Finding> {
     let mut findings = vec![
-        accepted(seen),
+        accepted(&seen.admitted),
         hub_ready(seen),
         dead_letter_safe(seen),
         store_ready(seen),
@@ -224,13 +200,6 @@ pub(super) fn why(decision: &Decision) -> String {
     let told: Vec<String> = told.into_iter().flatten().collect();
     let end = if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) };
     format!("{}{end}", decision.reason.as_str())
-}
-
-fn accepted(seen: &Snapshot) -> Finding {
-    match &seen.admitted {
-        Ok(_) => Finding::new("Accepted", Some(true), "Accepted", "the spec is sound"),
-        Err(problem) => Finding::bad("Accepted", problem),
-    }
 }
 
 fn hub_ready(seen: &Snapshot) -> Finding {
@@ -372,30 +341,8 @@ fn waiting(reason: &str) -> &'static str {
     all.into_iter().find(|r| *r == reason).unwrap_or("RevisionWaiting")
 }
 
-/// Ready, Reconciling and Stalled, as kstatus reads them.
-fn summary(findings: &[Finding], rollout: &Rollout, message: &str) -> [Finding; 3] {
-    let bad = findings.iter().take(5).find(|f| f.status != Some(true));
-    let refused = findings.first().filter(|f| f.status == Some(false));
-    let aborted = rollout.is_aborted();
-    let ready = match bad {
-        None if aborted => Finding::new("Ready", Some(false), "RolloutAborted", message),
-        None => Finding::new("Ready", Some(true), "Ready", message),
-        Some(f) => Finding::new("Ready", Some(false), &f.reason, message),
-    };
-    let stalled = match refused {
-        Some(f) => Finding::new("Stalled", Some(true), &f.reason, message),
-        None if aborted => Finding::new("Stalled", Some(true), "RolloutAborted", message),
-        None => Finding::new("Stalled", Some(false), "NotStalled", "nothing in the spec is in the way"),
-    };
-    let under_way = rollout.starting.is_some() || rollout.draining || rollout.moves();
-    let moving = refused.is_none() && (bad.is_some() || under_way);
-    let reason = bad.map_or("RevisionChanging", |f| f.reason.as_str());
-    let reconciling = if moving {
-        Finding::new("Reconciling", Some(true), reason, message)
-    } else {
-        Finding::new("Reconciling", Some(false), "Settled", "nothing is under way")
-    };
-    [ready, reconciling, stalled]
+fn changes(rollout: &Rollout) -> bool {
+    rollout.starting.is_some() || rollout.draining || rollout.moves()
 }
 
 fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
@@ -408,7 +355,7 @@ fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
         if rollout.active.is_some() && !seen.owned.deployments.is_empty() { Phase::Holding } else { Phase::Waiting }
     } else if seen.admitted.as_ref().is_ok_and(|p| p.suspend) && rollout.settled() && is("WorkersReady", Some(true)) {
         Phase::Suspended
-    } else if rollout.starting.is_some() || rollout.draining || rollout.moves() || !is("WorkersReady", Some(true)) {
+    } else if changes(rollout) || !is("WorkersReady", Some(true)) {
         Phase::Progressing
     } else {
         Phase::Running
@@ -424,11 +371,7 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
     match phase {
         Phase::Holding => of("DeadLetterSafe"),
         _ if rollout.is_aborted() => of("Progressing"),
-        Phase::Progressing
-            if rollout.hindrance.is_none() && (rollout.starting.is_some() || rollout.draining || rollout.moves()) =>
-        {
-            of("Progressing")
-        }
+        Phase::Progressing if rollout.hindrance.is_none() && changes(rollout) => of("Progressing"),
         _ => of("WorkersReady"),
     }
 }

@@ -1,6 +1,9 @@
 //! How many pods a revision is to have, and which of them can go. Pure.
 
-use drover_crds::{api::ScalingMode, resolved::Pipeline};
+use drover_crds::{
+    api::ScalingMode,
+    resolved::{Pipeline, Scaling},
+};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 
 use super::snapshot::{Owned, Snapshot};
@@ -12,19 +15,18 @@ use crate::{
 /// The `ReplicaSet` controller removes pods of a smaller cost first.
 pub(super) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Pods that every revision that takes messages, or is to, should have.
-pub(super) fn replicas(seen: &Snapshot, pipeline: &Pipeline) -> i32 {
-    let scaling = &pipeline.scaling;
-    if pipeline.suspend {
+/// Pods that every revision that takes messages, or is to, should have; `decided` is what the scaler came to last.
+pub(crate) fn replicas(scaling: &Scaling, suspend: bool, decided: Option<u32>, owned: &Owned) -> i32 {
+    if suspend {
         return 0;
     }
     if scaling.mode != ScalingMode::Auto {
         return scaling.replicas;
     }
-    match &seen.scale {
-        Some(decision) => desired(decision),
+    match decided {
+        Some(desired) => count(desired),
         // Not decided yet: what runs stays.
-        None => running(&seen.owned).clamp(count(scaling.min_replicas), count(scaling.max_replicas)),
+        None => running(owned).clamp(count(scaling.min_replicas), count(scaling.max_replicas)),
     }
 }
 
@@ -35,8 +37,7 @@ pub(super) fn most(pipeline: &Pipeline) -> i32 {
 }
 
 /// Bounds and aims, for the decision.
-pub(super) fn policy(pipeline: &Pipeline) -> Policy {
-    let scaling = &pipeline.scaling;
+pub(crate) fn policy(scaling: &Scaling) -> Policy {
     Policy {
         min: scaling.min_replicas,
         max: scaling.max_replicas,

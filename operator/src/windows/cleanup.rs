@@ -3,21 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use drover_crds::{
-    api::{Phase, QueryDeletionPolicy, WindowQuery},
+    api::{QueryDeletionPolicy, WindowQuery},
     resolved_query::Query,
 };
 use drover_worker::stream::schema;
-use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt as _, api::DeleteParams};
 use kube_runtime::controller::Action;
 
-use super::{observe, outside, reconcile::Error, snapshot::Snapshot};
+use super::{observe, outside, snapshot::Snapshot};
 use crate::{
     context::{Caches, Context, now},
     hub::Streams,
     metrics::ObjectLabels,
     pipeline::{act, plan::Notice},
     problem::Problem,
+    reconcile::{Error, deleted_for, wait},
     secrets::{hub_address, store_address},
 };
 
@@ -25,8 +26,6 @@ use crate::{
 const LIMIT: Duration = Duration::from_mins(1);
 /// A hub and store that do not answer within this are asked again.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How often it is looked at meanwhile.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Runs while a query is being deleted; the finalizer goes when it returns `Ok`.
 pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<WindowQuery>) -> Result<Action, Error> {
@@ -44,7 +43,9 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<WindowQu
     };
     let (warning, note) = match gone {
         Ok(note) => (false, note.to_owned()),
-        Err(problem) if age(&object, seen.now) < LIMIT => return Err(wait(ctx, &seen, &problem.message).await),
+        Err(problem) if deleted_for(&*object, seen.now) < LIMIT => {
+            return Err(wait(ctx, &*seen.object, seen.old_status(), &problem.message).await);
+        }
         Err(problem) => (true, format!("streams or state stay as they are: {}", problem.message)),
     };
     let reason = if warning { "StreamsLeft" } else { "Deleted" };
@@ -59,24 +60,6 @@ pub(super) fn forget(ctx: &Context, object: &WindowQuery) {
     ctx.written.forget(&uid);
     ctx.windows.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
-}
-
-/// Says what is waited for, once, and asks to be called again.
-async fn wait(ctx: &Context, seen: &Snapshot, message: &str) -> Error {
-    let mut status = seen.old_status();
-    let said = (Some(Phase::Deleting), Some(message.to_owned()));
-    if (status.phase, status.message.clone()) != said {
-        (status.phase, status.message) = said;
-        if let Err(error) = act::write_status(ctx, &*seen.object, &status).await {
-            return Error::Act(error);
-        }
-    }
-    Error::Deleting(LOOK)
-}
-
-fn age(object: &WindowQuery, now: Timestamp) -> Duration {
-    let since = object.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 /// Workers first, which would make what is missing anew; then what brings messages; the state last, so that a failure is found again.

@@ -38,7 +38,7 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
         return finish(seen, &Rollout::unknown(seen), Plan::default());
     };
     let subject = subject(seen, query, secrets);
-    let need = replicas(seen, query);
+    let need = size::replicas(&query.scaling, query.suspend, seen.scale.map(|d| d.desired), &seen.owned);
     let wanted = subject.revision(need);
     let rollout = rollout(seen, need, &wanted);
     let mut plan = Plan::default();
@@ -50,23 +50,6 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     plan.deletes = obsolete(seen, &rollout, &wanted);
     plan.events.extend(plan.deletes.iter().filter_map(removed));
     finish(seen, &rollout, plan)
-}
-
-/// Pods that each revision should have.
-pub(super) fn replicas(seen: &Snapshot, query: &Query) -> i32 {
-    let scaling = &query.scaling;
-    let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
-    if query.suspend {
-        return 0;
-    }
-    if scaling.mode != ScalingMode::Auto {
-        return scaling.replicas;
-    }
-    match &seen.scale {
-        Some(decision) => count(decision.desired),
-        // Not decided yet: what runs stays.
-        None => size::running(&seen.owned).clamp(count(scaling.min_replicas), count(scaling.max_replicas)),
-    }
 }
 
 fn subject<'a>(seen: &'a Snapshot, query: &'a Query, secrets: &'a Secrets) -> Subject<'a> {

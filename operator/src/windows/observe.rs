@@ -22,7 +22,7 @@ use super::{
     scale::Decision,
     snapshot::{Snapshot, state_of},
     wake::Streams as Listened,
-    watch::{self, Subject},
+    watch::Subject,
 };
 use crate::{
     claims::{self, Claim},
@@ -245,7 +245,7 @@ fn watched(ctx: &Context, caches: &Caches, seen: &Snapshot, hub: &Arc<Hub>) -> O
     let state = state(query);
     let subject = Subject {
         labels: ObjectLabels { namespace: seen.object.namespace().unwrap_or_default(), name: seen.object.name_any() },
-        policy: watch::policy(&query.scaling),
+        policy: size::policy(&query.scaling),
         replicas: u32::try_from(size::running(&seen.owned)).unwrap_or(0),
         pods: caches.pods.clone(),
         streams: facts.filter(|_| seen.hub.is_fine()).map(|f| listened(query, f, &state, hub)),

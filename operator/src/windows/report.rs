@@ -1,7 +1,7 @@
 //! What is told of a query: status, conditions, events. Pure.
 
 use drover_crds::{
-    api::{Binding, Phase, ScaleStatus, ScalingMode, Status},
+    api::{Phase, ScaleStatus, ScalingMode, Status},
     resolved_query::Query,
 };
 use drover_worker::stream::{
@@ -16,7 +16,8 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
-    condition::{condition, find},
+    condition::find,
+    finding::{COUNTED, Finding, accepted, both, summary},
     names,
     pipeline::{plan::Notice, pods},
     problem::{External, Problem},
@@ -24,8 +25,6 @@ use crate::{
 
 /// A loss is told for so long, in seconds: a day. The events of then stay lost; the count stays in the workers' metrics.
 const TOLD_FOR: i64 = 24 * 3600;
-/// Conditions that make up Ready, at the front of the list.
-const COUNTED: usize = 5;
 /// Stages of a worker that wait for the hub.
 const OF_HUB: [&str; 4] = ["hub", "partition", "tick", "relay"];
 
@@ -85,30 +84,12 @@ pub(super) fn lives(facts: &State, state: &str, wanted: &str) -> bool {
     facts.revisions.iter().any(|r| r == state) && (facts.emitter() == Some(state) || ends || begins)
 }
 
-/// One finding: the status of a condition, its reason and message.
-struct Finding {
-    type_: &'static str,
-    status: Option<bool>,
-    reason: String,
-    message: String,
-}
-
-impl Finding {
-    fn new(type_: &'static str, status: Option<bool>, reason: &str, message: impl Into<String>) -> Self {
-        Self { type_, status, reason: reason.to_owned(), message: message.into() }
-    }
-
-    fn bad(type_: &'static str, problem: &Problem) -> Self {
-        Self::new(type_, Some(false), &problem.reason, problem.message.clone())
-    }
-}
-
 /// The status that follows from what was seen.
 pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let old = seen.old_status();
     let generation = seen.object.metadata.generation;
     let findings = vec![
-        accepted(seen),
+        accepted(&seen.admitted),
         hub_ready(seen),
         dead_letter_safe(seen),
         store_ready(seen),
@@ -118,11 +99,11 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let phase = phase(seen, rollout, &findings);
     let message = message(rollout, phase, &findings);
     let query = seen.admitted.as_ref().ok();
-    let conditions = summary(&findings, rollout, &message)
+    let conditions = summary(&findings, changes(rollout), false, &message)
         .into_iter()
         .chain(findings)
         .chain(of_input(seen, &old))
-        .map(|f| condition(&old.conditions, f.type_, f.status, &f.reason, &f.message, generation, seen.now))
+        .map(|f| f.condition(&old.conditions, generation, seen.now))
         .collect();
     Status {
         observed_generation: generation,
@@ -149,13 +130,6 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
             (_, None) => old.bindings,
         },
     }
-}
-
-/// What may be bound: what was, and what is about to be.
-fn both(old: &[Binding], new: &[Binding]) -> Vec<Binding> {
-    let mut all = old.to_vec();
-    all.extend(new.iter().filter(|b| !old.contains(b)).cloned());
-    all
 }
 
 /// What `status.scale` tells of a decision, or of why there is none to act on.
@@ -198,13 +172,6 @@ pub(super) fn why(decision: &Decision) -> String {
     let told: Vec<String> = told.into_iter().flatten().collect();
     let end = if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) };
     format!("{}{end}", decision.reason.as_str())
-}
-
-fn accepted(seen: &Snapshot) -> Finding {
-    match &seen.admitted {
-        Ok(_) => Finding::new("Accepted", Some(true), "Accepted", "the spec is sound"),
-        Err(problem) => Finding::bad("Accepted", problem),
-    }
 }
 
 fn statuses(seen: &Snapshot) -> impl Iterator<Item = &QueryStatus> {
@@ -386,28 +353,6 @@ fn input_sound(facts: &State) -> Finding {
         return Finding::new("InputSound", Some(false), "ArrivalMissing", message);
     }
     Finding::new("InputSound", Some(true), "Sound", "messages say when they arrived, and none ends its worker")
-}
-
-/// Ready, Reconciling and Stalled, as kstatus reads them.
-fn summary(findings: &[Finding], rollout: &Rollout, message: &str) -> [Finding; 3] {
-    let bad = findings.iter().take(COUNTED).find(|f| f.status != Some(true));
-    let refused = findings.first().filter(|f| f.status == Some(false));
-    let ready = match bad {
-        None => Finding::new("Ready", Some(true), "Ready", message),
-        Some(f) => Finding::new("Ready", Some(false), &f.reason, message),
-    };
-    let stalled = match refused {
-        Some(f) => Finding::new("Stalled", Some(true), &f.reason, message),
-        None => Finding::new("Stalled", Some(false), "NotStalled", "nothing in the spec is in the way"),
-    };
-    let moving = refused.is_none() && (bad.is_some() || changes(rollout));
-    let reason = bad.map_or("RevisionChanging", |f| f.reason.as_str());
-    let reconciling = if moving {
-        Finding::new("Reconciling", Some(true), reason, message)
-    } else {
-        Finding::new("Reconciling", Some(false), "Settled", "nothing is under way")
-    };
-    [ready, reconciling, stalled]
 }
 
 fn changes(rollout: &Rollout) -> bool {

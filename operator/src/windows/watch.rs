@@ -219,18 +219,6 @@ fn address(pod: &Pod) -> Option<(String, String)> {
     Some((pod.metadata.name.clone()?, status.pod_ip.clone().filter(|_| runs)?))
 }
 
-/// Bounds and aims, for the decision.
-pub(super) fn policy(scaling: &drover_crds::resolved::Scaling) -> scaling::Policy {
-    scaling::Policy {
-        min: scaling.min_replicas,
-        max: scaling.max_replicas,
-        target_utilization: scaling.target_utilization,
-        catch_up: f64::from(scaling.catch_up_seconds),
-        cooldown: f64::from(scaling.cooldown_seconds),
-        fallback: scaling.fallback_replicas,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

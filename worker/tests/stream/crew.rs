@@ -89,26 +89,36 @@ async fn a_stream_that_is_declared_anew_is_read_from_its_beginning_and_reported(
     lane.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
-    let lane = Lane::new("crew_retention", 1).await;
+const COUNT: &str = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
+
+/// A stream that keeps little.
+async fn short_lane(name: &str) -> Lane {
+    let lane = Lane::new(name, 1).await;
     lane.delete_stream(0).await;
     lane.declare_short_stream(0, 100_000).await;
-    let query = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
-    let events =
-        |n: usize| -> Vec<Sent> { (0..n).map(|_| Sent::new(0, &json!({"x": "y".repeat(4_000)}), 1_000)).collect() };
-    lane.publish(&events(10)).await;
-    let worker = lane.worker(query, &[]).await;
+    lane
+}
+
+/// Events that soon fill it.
+fn large_events(n: usize) -> Vec<Sent> {
+    (0..n).map(|_| Sent::new(0, &json!({"x": "y".repeat(4_000)}), 1_000)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
+    let lane = short_lane("crew_retention").await;
+    lane.publish(&large_events(10)).await;
+    let worker = lane.worker(COUNT, &[]).await;
     worker.await_status("ten", |s| s.partitions.first().is_some_and(|p| p.on_time == 10)).await;
     worker.stop().await;
     let next: i64 = lane.ask("SELECT next_offset FROM @.partition").await.parse().unwrap();
     // Whole segments go, and only as others begin.
     for _ in 0..20 {
-        lane.publish(&events(10)).await;
+        lane.publish(&large_events(10)).await;
     }
     let first =
         eventually("something is gone", || async { Some(lane.first_offset(0).await).filter(|f| *f > next) }).await;
-    let worker = lane.worker(query, &[]).await;
+    let worker = lane.worker(COUNT, &[]).await;
     let status = worker.await_status("a loss", |s| s.partitions.first().is_some_and(|p| p.lost > 0)).await;
     assert!(status.partitions[0].lost >= first - next && status.partitions[0].lost_at_seconds.is_some(), "{status:?}");
     // Reading goes on with what is there, and all else is told. Segments take offsets too, so more may be told than messages are gone.
@@ -124,21 +134,16 @@ async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_took_under_a_reader_is_told_as_a_loss() {
-    let lane = Lane::new("crew_overtaken", 1).await;
-    lane.delete_stream(0).await;
-    lane.declare_short_stream(0, 100_000).await;
-    let query = "SELECT COUNT(*) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
-    let events =
-        |n: usize| -> Vec<Sent> { (0..n).map(|_| Sent::new(0, &json!({"x": "y".repeat(4_000)}), 1_000)).collect() };
-    lane.publish(&events(10)).await;
+    let lane = short_lane("crew_overtaken").await;
+    lane.publish(&large_events(10)).await;
     // Few messages are on their way to the worker.
-    let worker = lane.worker(query, &[(BATCH_MESSAGES, "1"), (LEASE_SECONDS, "60")]).await;
+    let worker = lane.worker(COUNT, &[(BATCH_MESSAGES, "1"), (LEASE_SECONDS, "60")]).await;
     worker.await_status("ten", |s| s.partitions.first().is_some_and(|p| p.on_time == 10)).await;
     let mut blocker = Lane::client().await;
     let lock = blocker.transaction().await.unwrap();
     lock.batch_execute(&format!("LOCK TABLE \"{}\".partial IN SHARE MODE", lane.schema())).await.unwrap();
     for _ in 0..40 {
-        lane.publish(&events(10)).await;
+        lane.publish(&large_events(10)).await;
     }
     eventually("something is gone", || async { (lane.first_offset(0).await > 300).then_some(()) }).await;
     lock.rollback().await.unwrap();

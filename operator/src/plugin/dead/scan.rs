@@ -13,7 +13,7 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{DeadError, DeadLetters};
 
@@ -24,6 +24,11 @@ const TAG: &str = "kubectl-drover";
 /// A queue that gives nothing for so long has no more, whatever it told: others take from it too.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a channel held is back within this.
+const RETURN: Duration = Duration::from_secs(5);
+/// Between two looks whether it is.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Letters in the order of the queue.
 pub(super) struct Scan {
     connection: Connection,
@@ -33,7 +38,10 @@ pub(super) struct Scan {
     pub(super) depth: u64,
     /// Letters that were taken.
     pub(super) taken: u64,
-    channels: Vec<Channel>,
+    /// For questions only.
+    control: Channel,
+    /// Those with a consumer, and how many letters of each are not acknowledged.
+    channels: Vec<(Channel, u64)>,
     current: Option<Window>,
     /// The last one had been returned before: behind it there may be more.
     returned: bool,
@@ -51,18 +59,16 @@ impl Scan {
             ShortString::try_new(letters.queue.as_str()).map_err(|_| DeadError::NameTooLong(letters.queue.clone()))?;
         let name = format!("kubectl-drover {}", letters.queue);
         let connection = drover_worker::hub::connect(&letters.hub, &name).await.map_err(DeadError::Hub)?;
-        let channel = connection.create_channel().await.map_err(DeadError::Lost)?;
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare(queue.clone(), passive, FieldTable::default()).await;
-        let declared = declared.map_err(|source| DeadError::Queue { queue: letters.queue.clone(), source })?;
-        let depth = u64::from(declared.message_count());
+        let control = connection.create_channel().await.map_err(DeadError::Lost)?;
+        let depth = ready(&control, &queue).await?;
         Ok(Self {
             connection,
             queue,
             window: window.max(1),
             depth,
             taken: 0,
-            channels: vec![channel],
+            control,
+            channels: Vec::new(),
             current: None,
             returned: false,
         })
@@ -80,6 +86,7 @@ impl Scan {
                 Ok(Some(Ok(letter))) => {
                     window.left -= 1;
                     self.taken += 1;
+                    self.channels.last_mut().expect("a window has a channel").1 += 1;
                     self.returned = letter.redelivered;
                     batch.push(letter);
                 }
@@ -99,22 +106,23 @@ impl Scan {
     pub(super) async fn acknowledge(&mut self, letter: &Delivery) -> Result<(), DeadError> {
         letter.acker.ack(BasicAckOptions::default()).await.map_err(DeadError::Lost)?;
         // Whoever acknowledges is given another.
-        if let Some(window) = &mut self.current {
+        if let (Some(window), Some((_, held))) = (&mut self.current, self.channels.last_mut()) {
             window.left = window.left.saturating_add(1);
+            *held = held.saturating_sub(1);
         }
         Ok(())
     }
 
     /// Waits until the hub has all acknowledgements of the last batch: who is ended now has doubled nothing of it.
     pub(super) async fn flush(&self) -> Result<(), DeadError> {
-        let Some(channel) = self.channels.last() else { return Ok(()) };
+        let Some((channel, _)) = self.channels.last() else { return Ok(()) };
         channel.basic_qos(self.window, BasicQosOptions::default()).await.map_err(DeadError::Lost)
     }
 
     async fn consume(&mut self) -> Result<Window, DeadError> {
         let channel = self.connection.create_channel().await.map_err(DeadError::Lost)?;
         channel.basic_qos(self.window, BasicQosOptions::default()).await.map_err(DeadError::Lost)?;
-        self.channels.push(channel.clone());
+        self.channels.push((channel.clone(), 0));
         let options = BasicConsumeOptions::default();
         let consumer = channel.basic_consume(self.queue.clone(), TAG.into(), options, FieldTable::default()).await;
         let queue = self.queue.to_string();
@@ -132,12 +140,26 @@ impl Scan {
             }
         }
         // What a channel returns must not go to another one.
-        for channel in &self.channels {
+        for (channel, _) in &self.channels {
             channel.basic_cancel(TAG.into(), BasicCancelOptions::default()).await.map_err(DeadError::Lost)?;
         }
-        for channel in self.channels {
+        for (channel, held) in &self.channels {
+            let before = ready(&self.control, &self.queue).await?;
             channel.close(200, "done".into()).await.map_err(DeadError::Lost)?;
+            // The hub answers before it has returned them, and the next channel's must not overtake these.
+            let until = Instant::now() + RETURN;
+            while ready(&self.control, &self.queue).await? < before + held && Instant::now() < until {
+                sleep(LOOK).await;
+            }
         }
         self.connection.close(200, "done".into()).await.map_err(DeadError::Lost)
     }
+}
+
+/// Letters that nobody holds.
+async fn ready(control: &Channel, queue: &ShortString) -> Result<u64, DeadError> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declared = control.queue_declare(queue.clone(), passive, FieldTable::default()).await;
+    let declared = declared.map_err(|source| DeadError::Queue { queue: queue.to_string(), source })?;
+    Ok(u64::from(declared.message_count()))
 }

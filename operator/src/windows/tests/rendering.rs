@@ -3,27 +3,11 @@
 use serde_json::json;
 
 use super::model::{SUMS, World, spec};
-use crate::pipeline::plan::Object;
-
-fn yaml(world: &World) -> String {
-    let mut text = String::new();
-    for (object, _) in world.plan().writes {
-        let part = match object {
-            Object::ServiceAccount(o) => serde_saphyr::to_string(&o),
-            Object::NetworkPolicy(o) => serde_saphyr::to_string(&o),
-            Object::DisruptionBudget(o) => serde_saphyr::to_string(&o),
-            Object::ConfigMap(o) => serde_saphyr::to_string(&o),
-            Object::Deployment(o) => serde_saphyr::to_string(&o),
-        };
-        text.push_str("---\n");
-        text.push_str(&part.unwrap());
-    }
-    text
-}
+use crate::pipeline::plan::yaml;
 
 #[test]
 fn objects_of_a_small_query() {
-    insta::assert_snapshot!(yaml(&World::new(spec())));
+    insta::assert_snapshot!(yaml(World::new(spec()).plan()));
 }
 
 #[test]
@@ -51,7 +35,7 @@ fn objects_of_a_query_with_everything_set() {
             "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
         },
     });
-    insta::assert_snapshot!(yaml(&World::new(spec)));
+    insta::assert_snapshot!(yaml(World::new(spec).plan()));
 }
 
 #[test]

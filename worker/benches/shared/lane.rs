@@ -1,7 +1,7 @@
 //! The benches' own stream, state and table, and a query's worker on them as it ships. What is read once lies in the stream for every run.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,8 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio_postgres::Client;
+
+use crate::process::Process;
 
 /// Between two looks at the store: little beside what is measured.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -185,7 +187,7 @@ impl Lane {
     }
 
     /// A query's worker, as a process of its own, on this lane.
-    pub(crate) fn worker(&self, query: &str) -> Worker {
+    pub(crate) fn worker(&self, query: &str) -> Process {
         let child = Command::new(env!("CARGO_BIN_EXE_drover-worker"))
             .arg("query")
             .env("DROVER_HUB_URI", env("DROVER_TEST_HUB_URI"))
@@ -203,7 +205,7 @@ impl Lane {
             .stdout(Stdio::inherit())
             .spawn()
             .expect("the worker starts");
-        Worker(child)
+        Process(child)
     }
 }
 
@@ -211,23 +213,4 @@ fn header(name: &str, millis: i64) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert(name.into(), AMQPValue::LongLongInt(millis));
     BasicProperties::default().with_headers(headers)
-}
-
-/// Ends when it is dropped.
-pub(crate) struct Worker(Child);
-
-impl Worker {
-    /// In MiB, since it started.
-    pub(crate) fn peak_memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("a process");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1024.0
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,0 +1,188 @@
+//! What is around the reconcile of either kind: its time, its defects, the finalizer, and when it is tried again.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use drover_crds::api::{Phase, Status};
+use futures::FutureExt as _;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Resource as _, ResourceExt as _, core::DeserializeGuard};
+use kube_runtime::{
+    controller::Action,
+    finalizer::{self, Event, finalizer},
+};
+use serde::Serialize;
+use tracing::{Instrument as _, Span};
+
+use crate::{
+    context::{Caches, Context, now},
+    metrics::ObjectLabels,
+    names::FINALIZER,
+    pipeline::{act, report::is_ready},
+};
+
+/// No reconcile takes longer.
+const LIMIT: Duration = Duration::from_mins(1);
+/// After a look at an object that was out of date.
+const SOON: Duration = Duration::from_millis(200);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_secs(2);
+/// After a failure it is tried again this soon.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Could not read, or could not write.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A write failed.
+    #[error("a write failed")]
+    Act(#[source] act::Error),
+    /// The finalizer could not be set or removed.
+    #[error("the finalizer could not be changed")]
+    Finalizer(#[source] Box<finalizer::Error<Error>>),
+    /// A defect of the operator.
+    #[error("a defect of the operator, which this object brings to light: please report it, with the log")]
+    Panicked,
+    /// It took too long.
+    #[error("not done within {} s", LIMIT.as_secs())]
+    Timeout,
+    /// Deletion waits for something; not a failure, but the finalizer stays.
+    #[error("deletion waits")]
+    Deleting(Duration),
+}
+
+/// A kind of ours.
+pub(crate) trait Kind: act::Object + Serialize + Send + Sync + 'static {
+    /// What its log lines are in.
+    fn span(&self) -> Span;
+
+    /// Nothing is to be done when it is deleted.
+    fn is_retained(&self) -> bool;
+
+    /// Brings cluster, hub and store in line with it.
+    fn apply(ctx: &Context, caches: &Caches, object: Arc<Self>) -> impl Future<Output = Result<Action, Error>> + Send;
+
+    /// What is to be done when it is deleted; it is gone once this is `Ok`.
+    fn cleanup(ctx: &Context, caches: &Caches, object: Arc<Self>)
+    -> impl Future<Output = Result<Action, Error>> + Send;
+
+    /// It is gone: nothing is remembered of it.
+    fn forget(&self, ctx: &Context);
+}
+
+/// Brings the cluster, the hub and the store in line with an object.
+///
+/// # Errors
+/// If something could not be read or written; a spec that is wrong is a condition, not an error.
+pub(crate) async fn reconcile<K: Kind>(
+    object: Arc<DeserializeGuard<K>>,
+    ctx: Arc<(Context, Caches)>,
+) -> Result<Action, Error> {
+    // One that cannot be read is left alone until it is changed.
+    let Ok(object) = &object.0 else { return Ok(Action::await_change()) };
+    let object = Arc::new(object.clone());
+    let (context, caches) = &*ctx;
+    caches.ready().await;
+    let start = now().1;
+    let span = object.span();
+    let work = async {
+        let guarded = AssertUnwindSafe(guarded(context, caches, object)).catch_unwind();
+        let done = tokio::time::timeout(LIMIT, guarded).await.unwrap_or(Ok(Err(Error::Timeout)));
+        // One object must not end the work on all others.
+        done.unwrap_or(Err(Error::Panicked))
+    };
+    let result = work.instrument(span).await;
+    context.metrics.duration.observe(now().1.duration_since(start).as_secs_f64());
+    if result.is_ok() {
+        context.metrics.reconciles.inc();
+    }
+    result
+}
+
+/// With a finalizer only where something is to be done at the end.
+async fn guarded<K: Kind>(ctx: &Context, caches: &Caches, object: Arc<K>) -> Result<Action, Error> {
+    let held = object.finalizers().iter().any(|f| f == FINALIZER);
+    if object.is_retained() && !held {
+        if object.meta().deletion_timestamp.is_some() {
+            object.forget(ctx);
+            return Ok(Action::await_change());
+        }
+        return K::apply(ctx, caches, object).await;
+    }
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let done = finalizer(&api, FINALIZER, object, |event| async {
+        match event {
+            Event::Apply(object) => K::apply(ctx, caches, object).await,
+            Event::Cleanup(object) => K::cleanup(ctx, caches, object).await,
+        }
+    });
+    match done.await {
+        Ok(action) => Ok(action),
+        Err(finalizer::Error::CleanupFailed(Error::Deleting(again))) => Ok(Action::requeue(again)),
+        Err(finalizer::Error::ApplyFailed(e) | finalizer::Error::CleanupFailed(e)) => Err(e),
+        Err(e) => Err(Error::Finalizer(Box::new(e))),
+    }
+}
+
+/// Names an object in metrics.
+pub(crate) fn labels(object: &impl Kind) -> ObjectLabels {
+    ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+}
+
+/// What a status says, as metrics.
+pub(crate) fn measure(ctx: &Context, object: &impl Kind, status: Option<&Status>) {
+    let Some(status) = status else { return };
+    let labels = labels(object);
+    ctx.metrics.ready.get_or_create(&labels).set(i64::from(is_ready(status)));
+    ctx.metrics.replicas.get_or_create(&labels).set(i64::from(status.replicas.unwrap_or(0)));
+    if let Some(dead) = status.dead_letters {
+        ctx.metrics.dead_letters.get_or_create(&labels).set(dead);
+    }
+}
+
+/// For how long an object has been told to go.
+pub(crate) fn deleted_for(object: &impl Kind, now: Timestamp) -> Duration {
+    let since = object.meta().deletion_timestamp.as_ref().map_or(now, |t| t.0);
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+/// While it is being deleted: says what is waited for, once, and asks to be called again.
+pub(crate) async fn wait(ctx: &Context, object: &impl Kind, mut status: Status, message: &str) -> Error {
+    let said = (Some(Phase::Deleting), Some(message.to_owned()));
+    if (status.phase, status.message.clone()) != said {
+        (status.phase, status.message) = said;
+        if let Err(error) = act::write_status(ctx, object, &status).await {
+            return Error::Act(error);
+        }
+    }
+    Error::Deleting(LOOK)
+}
+
+/// Says what went wrong, and when it is tried again.
+#[expect(clippy::needless_pass_by_value, reason = "the controller passes it so")]
+pub(crate) fn error_policy<K: Kind>(
+    object: Arc<DeserializeGuard<K>>,
+    error: &Error,
+    ctx: Arc<(Context, Caches)>,
+) -> Action {
+    if let Error::Act(e) = error
+        && e.is_conflict()
+    {
+        // The cache was behind: the object as it is now is on its way.
+        return Action::requeue(SOON);
+    }
+    ctx.0.metrics.failures.inc();
+    let meta = object.meta();
+    tracing::warn!(namespace = meta.namespace, name = meta.name, error = %chain(error), "reconcile failed");
+    Action::requeue(AGAIN)
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}
