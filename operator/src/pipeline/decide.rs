@@ -53,9 +53,9 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     let mut plan = Plan { status_first: moved(&before, &state), ..Plan::default() };
     if rollout::has_started(&state, &wanted.name) {
         plan.writes = repairs(seen, &subject, &wanted, &state, sizes);
-        if state.active.as_deref() == Some(&*wanted.name) {
-            plan.writes.extend(for_suspects(seen, &subject, &wanted));
-        }
+    }
+    if let Some(active) = active(seen, &state, &wanted) {
+        plan.writes.extend(for_suspects(seen, &subject, active));
     }
     plan.writes.extend(older(seen, &state, &wanted, sizes.active));
     plan.costs = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
@@ -174,8 +174,17 @@ fn repairs(
     writes
 }
 
+/// The active revision as it is rendered, or as it runs where the spec asks for another.
+fn active<'a>(seen: &'a Snapshot, state: &RolloutStatus, wanted: &'a Revision) -> Option<&'a Deployment> {
+    let name = state.active.as_deref()?;
+    if name == wanted.name {
+        return Some(&wanted.deployment);
+    }
+    cutover::deployment(seen, name).filter(|d| d.metadata.deletion_timestamp.is_none())
+}
+
 /// By the active revision only: one on its way may be what kills.
-fn for_suspects(seen: &Snapshot, subject: &Subject<'_>, active: &Revision) -> Vec<(Object, Repair)> {
+fn for_suspects(seen: &Snapshot, subject: &Subject<'_>, active: &Deployment) -> Vec<(Object, Repair)> {
     let wanted = suspects::deployments(seen, subject, subject.pipeline, active);
     let repaired = wanted.into_iter().filter_map(|deployment| {
         let live = seen.owned.suspects.iter().map(|d| &**d).find(|d| d.metadata.name == deployment.metadata.name);

@@ -48,7 +48,8 @@ pub(super) struct Revision {
 }
 
 impl Subject<'_> {
-    fn meta(&self, name: &str, labels: BTreeMap<String, String>) -> ObjectMeta {
+    /// Of an object that goes when the pipeline goes.
+    pub(super) fn meta(&self, name: &str, labels: BTreeMap<String, String>) -> ObjectMeta {
         ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(self.namespace.to_owned()),

@@ -1,6 +1,6 @@
 //! What is promised of decisions, one claim a test.
 
-use drover_crds::api::Phase;
+use drover_crds::api::{Evidence, Phase};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use serde_json::json;
 
@@ -345,6 +345,26 @@ fn suspects_are_left_to_the_revision_that_works() {
     world.edit(|s| s.source.prefetch = Some(7));
     world.step();
     assert_eq!(world.owned.suspects, before, "the new one is on its way");
+}
+
+#[test]
+fn suspects_are_worked_on_while_the_spec_asks_for_one_that_was_given_up() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.converge();
+    let pods = world.owned.suspects[0].spec.clone().unwrap().template;
+    world.suspects = Some(vec![0, 0]);
+    world.converge();
+    world.edit(|s| s.worker.get_or_insert_default().image = Some("registry.example/mine:2".to_owned()));
+    world.does = Evidence { waiting_seconds: 600.0, ..Evidence::default() };
+    world.step();
+    world.step();
+    assert_eq!(reason(&world, "Ready"), "False RolloutAborted");
+    world.suspects = Some(vec![300, 1]);
+    world.converge();
+    let told = |name: &str, replicas| (format!("p-suspects-{name}"), replicas);
+    assert_eq!(for_suspects(&world), [told("1", 2), told("2", 1)]);
+    assert_eq!(world.owned.suspects[0].spec.clone().unwrap().template, pods, "by the revision that works");
 }
 
 #[test]
