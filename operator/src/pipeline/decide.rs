@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::Resource as _;
 
 use super::{
-    cutover,
+    cutover, network,
     plan::{Doomed, Notice, Object, Plan},
     pods,
     render::{Revision, Subject},
@@ -146,7 +146,11 @@ fn repairs(
     let account = subject.service_account();
     let repair = drift::repair(&account, owned.service_account.as_deref(), |o| &o.metadata);
     check(Object::ServiceAccount(account), repair);
-    let policy = subject.network_policy();
+    let mut policy = subject.network_policy();
+    let alone = owned.deployments.iter().all(|d| d.metadata.name == wanted.deployment.metadata.name);
+    if let Some(live) = owned.network_policy.as_deref().filter(|_| !alone) {
+        network::keep(&mut policy, live);
+    }
     let repair = drift::repair(&policy, owned.network_policy.as_deref(), |o| &o.metadata);
     check(Object::NetworkPolicy(policy), repair);
     let budget = subject.disruption_budget();

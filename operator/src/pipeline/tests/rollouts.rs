@@ -1,6 +1,7 @@
 //! What is promised of a new revision's way to the source, with plans that are acted on: also by an operator that dies at any write.
 
 use drover_crds::api::{Cutover, Evidence, RolloutPhase, RolloutSpec, Tally};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -80,6 +81,33 @@ fn the_new_revision_comes_first_by_priority_and_the_old_one_stays_until_it_is_pr
     world.converge();
     assert_eq!(world.deployments(), [new]);
     assert_eq!((phase(&world), reason(&world, "Ready").as_str()), (RolloutPhase::Stable, "True Ready"));
+}
+
+/// Ports that workers may go out to, beside that of DNS.
+fn ports(world: &World) -> Vec<i32> {
+    let policy = world.owned.network_policy.as_ref().and_then(|policy| policy.spec.clone()).unwrap();
+    let rules = policy.egress.unwrap_or_default();
+    let all = rules.into_iter().flat_map(|rule| rule.ports.unwrap_or_default());
+    let numbers = all.filter_map(|port| match port.port {
+        Some(IntOrString::Int(number)) if number != 53 => Some(number),
+        _ => None,
+    });
+    numbers.collect()
+}
+
+#[test]
+fn the_old_revision_can_reach_its_store_while_the_new_one_has_another() {
+    let mut world = running();
+    asks_for(&mut world, "registry.example/mine:2");
+    world.secrets.as_mut().unwrap().sink_port = Some(6432);
+    until(&mut world, RolloutPhase::Previewing);
+    world.step();
+    assert_eq!(ports(&world), [5671, 6432, 5671, 5432]);
+    let calm = world.plan();
+    assert!(calm.writes.is_empty(), "{calm:?}");
+    world.does = well();
+    world.converge();
+    assert_eq!((phase(&world), ports(&world)), (RolloutPhase::Stable, vec![5671, 6432]));
 }
 
 #[test]
