@@ -21,7 +21,6 @@ fn scaled(replicas: u32) -> serde_json::Value {
 }
 
 #[tokio::test]
-#[ignore = "now and then a few events are in no row, where workers read a stream while it is written"]
 async fn a_query_writes_its_rows_while_its_workers_are_killed() -> Result<()> {
     trial("windows-kills", async |t| {
         t.query(&scaled(2)).await?;
@@ -42,7 +41,6 @@ async fn a_query_writes_its_rows_while_its_workers_are_killed() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "now and then a few events are in no row, where workers read a stream while it is written"]
 async fn workers_and_partitions_grow_and_shrink_and_rows_are_the_same() -> Result<()> {
     trial("windows-scale", async |t| {
         t.query(&scaled(1)).await?;
@@ -70,7 +68,6 @@ async fn workers_and_partitions_grow_and_shrink_and_rows_are_the_same() -> Resul
 }
 
 #[tokio::test]
-#[ignore = "now and then a few events are in no row, where workers read a stream while it is written"]
 async fn a_query_goes_to_zero_when_no_window_is_open_and_wakes_with_the_first_event() -> Result<()> {
     trial("windows-zero", async |t| {
         let mut query = manifest(COUNTS);
@@ -116,7 +113,6 @@ async fn retold(t: &Trial, marker: &str) -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "now and then a few events are in no row, where workers read a stream while it is written"]
 async fn a_new_text_takes_over_at_a_boundary_and_so_does_the_old_one_again() -> Result<()> {
     trial("windows-text", async |t| {
         t.query(&manifest(COUNTS)).await?;
@@ -144,7 +140,6 @@ async fn a_new_text_takes_over_at_a_boundary_and_so_does_the_old_one_again() -> 
 }
 
 #[tokio::test]
-#[ignore = "now and then a few events are in no row, where workers read a stream while it is written"]
 async fn a_text_that_cannot_be_leaves_the_one_that_runs_at_work() -> Result<()> {
     trial("windows-bad", async |t| {
         t.query(&manifest(COUNTS)).await?;
@@ -157,7 +152,6 @@ async fn a_text_that_cannot_be_leaves_the_one_that_runs_at_work() -> Result<()> 
 }
 
 #[tokio::test]
-#[ignore = "now and then a few events are in no row, where workers read a stream while it is written"]
 async fn a_stream_that_was_deleted_is_declared_anew_and_told_as_a_loss() -> Result<()> {
     trial("windows-loss", async |t| {
         t.query(&manifest(COUNTS)).await?;
@@ -191,7 +185,6 @@ async fn two_queries_of_one_stream_are_one_too_many() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "now and then a few events are in no row, where workers read a stream while it is written"]
 async fn deleted_with_delete_a_query_leaves_results_and_nothing_else() -> Result<()> {
     trial("windows-delete", async |t| {
         let mut query = manifest(COUNTS);

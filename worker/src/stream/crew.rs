@@ -57,7 +57,7 @@ pub(crate) struct Crew {
     leases: Leases,
     link: Arc<Link>,
     store: Option<Client>,
-    hub: Option<Connection>,
+    hub: Option<Arc<Connection>>,
     begun: bool,
     members: HashMap<i32, Member>,
     tasks: JoinSet<End>,
@@ -114,7 +114,7 @@ impl Crew {
         while self.tasks.join_next().await.is_some() {}
         if let Some(client) = &self.store {
             // The lease of whoever cannot say it ends by itself.
-            let _ = self.leases.leave(client).await;
+            let _ = self.leases.leave(client, &self.panicked).await;
         }
         if let Some(connection) = self.hub.take() {
             let _ = timeout(CLOSE, connection.close(200, "done".into())).await;
@@ -190,7 +190,7 @@ impl Crew {
                 reason: e.reason.as_str().to_owned(),
                 message: e.message,
             })?;
-            self.hub = Some(connected);
+            self.hub = Some(Arc::new(connected));
             self.job.meter.connected.store(true, Relaxed);
             self.job.meter.go_on("hub");
         }
@@ -245,34 +245,24 @@ impl Crew {
         let claims = self.leases.claim(client, share - held.len(), &held, &self.panicked).await;
         for claim in self.of_store(claims)? {
             self.panicked.retain(|part| *part != claim.part);
-            self.start(claim).await?;
+            self.start(claim);
         }
         Ok(())
     }
 
-    async fn start(&mut self, claim: Claim) -> Result<(), Trouble> {
-        let connection = self.hub.as_ref().expect("connected before");
-        let channel = connection.create_channel().await.map_err(|e| Trouble {
-            stage: "hub",
-            reason: hub::HubReason::ConnectionLost.as_str().to_owned(),
-            message: format!("no channel: {e}"),
-        })?;
+    fn start(&mut self, claim: Claim) {
+        let hub = Arc::clone(self.hub.as_ref().expect("connected before"));
         let (job, leases, stop) = (Arc::clone(&self.job), self.leases.clone(), CancellationToken::new());
         let publisher = Publisher::new(Arc::clone(&self.link));
         let (part, stopping) = (claim.part, stop.clone());
         tracing::info!(partition = part, offset = claim.next_offset, epoch = claim.epoch, "claimed");
         let handle = self.tasks.spawn(async move {
-            let closing = channel.clone();
-            let end = match Partition::open(job, leases, claim, channel, publisher).await {
+            match Partition::open(job, leases, claim, hub, publisher).await {
                 Ok(partition) => partition.run(stopping).await,
                 Err(end) => end,
-            };
-            // A channel that the hub has closed cannot be closed.
-            let _ = timeout(CLOSE, closing.close(200, "done".into())).await;
-            end
+            }
         });
         self.members.insert(part, Member { id: handle.id(), stop });
-        Ok(())
     }
 }
 

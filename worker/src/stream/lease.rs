@@ -8,6 +8,8 @@ use super::schema::sql;
 
 /// A claim without progress makes batches smaller; from so many on a message is worked on alone.
 pub(crate) const ALONE: i32 = 4;
+/// What a partition is set to that is free.
+const FREE: &str = "owner = NULL, lease_until = '-infinity', stalled_claims = LEAST(stalled_claims, 4)";
 /// Batch sizes after the second and the third claim without progress.
 const SMALLER: [usize; 2] = [200, 14];
 
@@ -157,8 +159,7 @@ impl Leases {
 
     /// Sets a partition free.
     pub(crate) async fn release(&self, client: &Client, claim: &Claim) -> Result<bool, Error> {
-        let free = format!("owner = NULL, lease_until = '-infinity', stalled_claims = LEAST(stalled_claims, {ALONE})");
-        self.fenced(client, claim, &free).await
+        self.fenced(client, claim, FREE).await
     }
 
     /// The stream is another one than it was: begins it anew and keeps that something was lost.
@@ -173,8 +174,13 @@ impl Leases {
         self.fenced(client, claim, &lost).await
     }
 
-    /// Says that the worker is gone.
-    pub(crate) async fn leave(&self, client: &Client) -> Result<(), Error> {
+    /// Says that the worker is gone, and sets free what it still holds: a claim that was made and not begun, and what failed. Those in
+    /// `ended` are as a worker's end left them.
+    pub(crate) async fn leave(&self, client: &Client, ended: &[i32]) -> Result<(), Error> {
+        let free = self.sql(&format!(
+            "UPDATE @.partition SET {FREE} WHERE query = $1 AND revision = $2 AND owner = $3 AND part <> ALL ($4::int[])"
+        ));
+        client.execute(&free, &[&self.query, &self.revision, &self.owner, &ended]).await?;
         let gone = self.sql("DELETE FROM @.worker WHERE query = $1 AND revision = $2 AND name = $3");
         client.execute(&gone, &[&self.query, &self.revision, &self.owner]).await.map(drop)
     }

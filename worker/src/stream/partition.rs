@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use drover_crds::query::TICKS_PER_MILLISECOND;
 use lapin::{
-    BasicProperties, Channel,
+    BasicProperties, Connection,
     types::{AMQPValue, FieldTable},
 };
 use tokio::{
@@ -92,6 +92,7 @@ pub(crate) struct Partition {
     leases: Leases,
     claim: Claim,
     committer: Committer,
+    hub: Arc<Connection>,
     reader: Reader,
     intake: Intake,
     publisher: Publisher,
@@ -114,11 +115,11 @@ impl Partition {
         job: Arc<Job>,
         leases: Leases,
         mut claim: Claim,
-        channel: Channel,
+        hub: Arc<Connection>,
         mut publisher: Publisher,
     ) -> Result<Self, End> {
         let client = job.connect().await?;
-        look_for_loss(&job, &leases, &client, &mut claim, &channel, &mut publisher).await?;
+        look_for_loss(&job, &leases, &client, &mut claim, &hub, &mut publisher).await?;
         let committer = Committer::new(client, &job).await.map_err(|e| store(&e))?;
         let over = substreams(&job, &committer, claim.part).await.map_err(|e| store(&e))?;
         let plan = &job.settings.plan;
@@ -126,9 +127,21 @@ impl Partition {
         let intake = Intake::new(claim.part, Decoder::new(plan, None), Engine::new(plan), time);
         let prefetch = reader::prefetch(job.meter.mean_body(), claim.batch(job.settings.batch.messages));
         let stream = job.settings.stream_of(claim.part);
-        let reader = Reader::open(channel, &stream, &job.settings.exchange, claim.next_offset, prefetch).await?;
+        let reader = Reader::open(&hub, &stream, &job.settings.exchange, claim.next_offset, prefetch).await?;
         let now = clock::now();
-        Ok(Self { job, leases, claim, committer, reader, intake, publisher, heard: now, ticked: now, renewed: now })
+        Ok(Self {
+            job,
+            leases,
+            claim,
+            committer,
+            hub,
+            reader,
+            intake,
+            publisher,
+            heard: now,
+            ticked: now,
+            renewed: now,
+        })
     }
 
     /// Works until the end.
@@ -266,7 +279,8 @@ impl Partition {
 
     /// Offsets before `next` are missing: a loss where the stream begins after them, else a hole as there are many.
     async fn look_at_gap(&mut self, next: i64) -> Result<(), End> {
-        if self.reader.first().await? <= self.claim.next_offset {
+        let stream = self.job.settings.stream_of(self.claim.part);
+        if reader::first(&self.hub, &stream, &self.job.settings.exchange).await? <= self.claim.next_offset {
             return Ok(());
         }
         let lost = next - self.claim.next_offset;
@@ -328,19 +342,20 @@ async fn look_for_loss(
     leases: &Leases,
     client: &Client,
     claim: &mut Claim,
-    channel: &Channel,
+    hub: &Connection,
     publisher: &mut Publisher,
 ) -> Result<(), End> {
     if claim.next_offset == 0 {
         return Ok(());
     }
     let (stream, exchange) = (job.settings.stream_of(claim.part), &job.settings.exchange);
-    reader::exists(channel, &stream).await?;
+    reader::exists(hub, &stream).await?;
     let name = format!("{}/{}", job.revision, claim.epoch);
     publish(job, claim.part, PROBE, AMQPValue::LongString(name.as_str().into()), publisher)
         .await
         .map_err(|(reason, message)| End::Failed { reason, message })?;
-    let (first, last) = reader::span(channel, &stream, exchange, &name, claim.next_offset).await?;
+    let first = reader::first(hub, &stream, exchange).await?;
+    let last = reader::last(hub, &stream, exchange, &name, claim.next_offset).await?;
     let done = if last < claim.next_offset {
         tracing::warn!(partition = claim.part, "the stream was declared anew: it is read from its beginning");
         let done = leases.restart(client, claim).await;

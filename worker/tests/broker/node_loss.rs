@@ -1,6 +1,6 @@
 //! Workers that die with what they held: everything goes by the suspects, and nobody innocent is dead-lettered.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use drover_worker::{hub, settings};
 use futures::future::try_join_all;
@@ -31,6 +31,12 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         Self(command.spawn().unwrap())
+    }
+
+    /// As SIGTERM: what it holds is done or given back.
+    fn stop(mut self) {
+        let term = Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
+        assert!(term.success() && self.0.wait().unwrap().success());
     }
 }
 
@@ -153,7 +159,7 @@ async fn a_message_with_which_its_worker_dies_each_time_is_dead_with_the_last_kn
         let process = Process::start(&lane, role);
         let moved = || async { (lane.ready(&queue).await == 0 && lane.ready(&next).await > 0).then_some(()) };
         eventually("moved on", moved).await;
-        drop(process);
+        process.stop();
     }
     for _ in 0..3 {
         killed("suspects-2").await;

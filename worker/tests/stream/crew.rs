@@ -45,6 +45,17 @@ async fn one_worker_then_four_then_one_have_the_rows_of_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_goes_leaves_no_lease_even_where_it_could_not_read() {
+    let lane = Lane::new("crew_leave", 1).await;
+    lane.delete_stream(0).await;
+    let worker = lane.worker(QUERY, &[]).await;
+    worker.await_status("no stream", |s| s.holding.iter().any(|h| h.reason == "StreamNotFound")).await;
+    worker.stop().await;
+    assert_eq!(lane.ask("SELECT count(*) FROM @.partition WHERE owner IS NULL").await, "1");
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn partitions_may_grow_and_the_rows_are_exact() {
     let mut lane = Lane::new("crew_grow", 2).await;
     let mut random = Random(3);

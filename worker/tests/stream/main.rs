@@ -3,6 +3,7 @@
 mod cases;
 mod crew;
 mod kills;
+mod live;
 mod load;
 mod offline;
 mod poison;

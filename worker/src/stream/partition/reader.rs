@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::{
-    Channel, Consumer,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    Channel, Connection, Consumer,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio::time::timeout;
@@ -31,6 +31,9 @@ pub(crate) enum ReadError {
     Refused(String, #[source] lapin::Error),
     #[error("the hub ended the consumer of stream {0}")]
     Ended(String),
+    /// A delivery is missing on the way from the hub.
+    #[error("of stream {stream} delivery {expected} was awaited and {got} came: it is read again")]
+    Skipped { stream: String, expected: u64, got: u64 },
 }
 
 impl ReadError {
@@ -39,7 +42,7 @@ impl ReadError {
         match self {
             Self::NotFound(..) => "StreamNotFound",
             Self::Refused(..) => "StreamRefused",
-            Self::Ended(_) => "ConnectionLost",
+            Self::Ended(_) | Self::Skipped { .. } => "ConnectionLost",
         }
     }
 }
@@ -60,11 +63,28 @@ pub(crate) fn is_off(now: u16, mean_body: u64, batch: usize) -> bool {
     now / 4 >= right.max(1) || right / 4 >= now.max(1)
 }
 
-/// Reads one stream.
+/// Deliveries on a channel with one consumer are numbered without a gap.
+#[derive(Debug, Default)]
+struct Numbers(u64);
+
+impl Numbers {
+    fn follows(&mut self, stream: &str, tag: u64) -> Result<(), ReadError> {
+        let expected = self.0 + 1;
+        if tag != expected {
+            return Err(ReadError::Skipped { stream: stream.to_owned(), expected, got: tag });
+        }
+        self.0 = tag;
+        Ok(())
+    }
+}
+
+/// Reads one stream, on a channel that has had no other consumer: what the hub still sends for one that was there before may carry the
+/// next one's first messages ahead of the word that it consumes, and the client drops what is for nobody it knows.
 #[derive(Debug)]
 pub(crate) struct Reader {
     channel: Channel,
     consumer: Consumer,
+    numbers: Numbers,
     stream: String,
     exchange: String,
     put_back: Option<Message>,
@@ -73,17 +93,17 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) async fn open(
-        channel: Channel,
+        hub: &Connection,
         stream: &str,
         exchange: &str,
         offset: i64,
         prefetch: u16,
     ) -> Result<Self, ReadError> {
-        let refused = |error| refused(stream, error);
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(refused)?;
-        let consumer = consume(&channel, stream, "read", AMQPValue::LongLongInt(offset)).await.map_err(refused)?;
+        let channel = channel(hub, stream).await?;
+        let consumer = consume(&channel, stream, prefetch, AMQPValue::LongLongInt(offset)).await;
+        let consumer = consumer.map_err(|error| refused(stream, error))?;
         let (stream, exchange) = (stream.to_owned(), exchange.to_owned());
-        Ok(Self { channel, consumer, stream, exchange, put_back: None, prefetch })
+        Ok(Self { channel, consumer, numbers: Numbers::default(), stream, exchange, put_back: None, prefetch })
     }
 
     /// The next message.
@@ -94,6 +114,7 @@ impl Reader {
         loop {
             match self.consumer.next().await {
                 Some(Ok(delivery)) => {
+                    self.numbers.follows(&self.stream, delivery.delivery_tag)?;
                     if let Some(message) = Message::of(delivery, &self.exchange) {
                         return Ok(message);
                     }
@@ -109,11 +130,6 @@ impl Reader {
         self.put_back = Some(message);
     }
 
-    /// The offset of the first message that the stream still holds.
-    pub(crate) async fn first(&self) -> Result<i64, ReadError> {
-        find(&self.channel, &self.stream, &self.exchange, "first", |_| true).await
-    }
-
     /// Gives credit for everything up to a message.
     pub(crate) async fn acknowledge(&self, tag: u64) -> Result<(), ReadError> {
         let all = BasicAckOptions { multiple: true };
@@ -121,59 +137,69 @@ impl Reader {
     }
 }
 
+/// A channel for one consumer; it closes with its last user.
+async fn channel(hub: &Connection, stream: &str) -> Result<Channel, ReadError> {
+    hub.create_channel().await.map_err(|error| refused(stream, error))
+}
+
 /// Whether the stream is there.
-pub(crate) async fn exists(channel: &Channel, stream: &str) -> Result<(), ReadError> {
+pub(crate) async fn exists(hub: &Connection, stream: &str) -> Result<(), ReadError> {
+    let channel = channel(hub, stream).await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(stream.into(), passive, FieldTable::default()).await;
     declared.map(drop).map_err(|error| refused(stream, error))
 }
 
-/// The offsets of a stream's first message, and of a marker that has just been published to it or of any message that is no earlier
-/// than `reached`: while others publish, the marker is soon not in the last chunk.
-pub(crate) async fn span(
-    channel: &Channel,
+/// The offset of the first message that a stream still holds.
+pub(crate) async fn first(hub: &Connection, stream: &str, exchange: &str) -> Result<i64, ReadError> {
+    find(hub, stream, exchange, "first", |_| true).await
+}
+
+/// The offset of a marker that has just been published to a stream, or of any message that is no earlier than `reached`: while others
+/// publish, the marker is soon not in the last chunk.
+pub(crate) async fn last(
+    hub: &Connection,
     stream: &str,
     exchange: &str,
     marker: &str,
     reached: i64,
-) -> Result<(i64, i64), ReadError> {
-    let options = BasicQosOptions::default();
-    channel.basic_qos(UNKNOWN, options).await.map_err(|error| refused(stream, error))?;
-    let first = find(channel, stream, exchange, "first", |_| true).await?;
+) -> Result<i64, ReadError> {
     let enough = |message: &Message| message.offset >= reached || message.probe.as_deref() == Some(marker);
-    let last = find(channel, stream, exchange, "last", enough).await?;
-    Ok((first, last))
+    find(hub, stream, exchange, "last", enough).await
 }
 
 /// The offset of a message, from one end of the stream on.
 async fn find(
-    channel: &Channel,
+    hub: &Connection,
     stream: &str,
     exchange: &str,
     from: &str,
     wanted: impl Fn(&Message) -> bool,
 ) -> Result<i64, ReadError> {
     let refused = |error| refused(stream, error);
-    let mut consumer = consume(channel, stream, from, AMQPValue::LongString(from.into())).await.map_err(refused)?;
-    let found = loop {
+    let channel = channel(hub, stream).await?;
+    let from = AMQPValue::LongString(from.into());
+    let mut consumer = consume(&channel, stream, UNKNOWN, from).await.map_err(refused)?;
+    let mut numbers = Numbers::default();
+    loop {
         let delivery = match timeout(PATIENCE, consumer.next()).await {
             Ok(Some(delivery)) => delivery.map_err(refused)?,
             Ok(None) | Err(_) => return Err(ReadError::Ended(stream.to_owned())),
         };
+        numbers.follows(stream, delivery.delivery_tag)?;
         // No nack and no reject: either would end the connection.
         channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await.map_err(refused)?;
         if let Some(message) = Message::of(delivery, exchange).filter(&wanted) {
-            break message.offset;
+            return Ok(message.offset);
         }
-    };
-    channel.basic_cancel(from.into(), BasicCancelOptions::default()).await.map_err(refused)?;
-    Ok(found)
+    }
 }
 
-async fn consume(channel: &Channel, stream: &str, tag: &str, from: AMQPValue) -> Result<Consumer, lapin::Error> {
+async fn consume(channel: &Channel, stream: &str, prefetch: u16, from: AMQPValue) -> Result<Consumer, lapin::Error> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-stream-offset".into(), from);
-    channel.basic_consume(stream.into(), tag.into(), BasicConsumeOptions::default(), arguments).await
+    channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments).await
 }
 
 fn refused(stream: &str, error: lapin::Error) -> ReadError {
@@ -189,6 +215,14 @@ fn refused(stream: &str, error: lapin::Error) -> ReadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delivery_that_is_missing_is_noticed() {
+        let mut numbers = Numbers::default();
+        assert!(numbers.follows("s", 1).is_ok() && numbers.follows("s", 2).is_ok());
+        assert!(matches!(numbers.follows("s", 4), Err(ReadError::Skipped { expected: 3, got: 4, .. })));
+        assert!(matches!(Numbers::default().follows("s", 2), Err(ReadError::Skipped { expected: 1, got: 2, .. })));
+    }
 
     #[test]
     fn credit_is_bounded_by_bytes_and_by_batches() {
