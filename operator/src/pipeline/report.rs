@@ -233,10 +233,13 @@ fn store_ready(seen: &Snapshot) -> Finding {
     }
 }
 
-/// What a worker waits for at one of these stages.
+/// What a worker waits for at one of these stages; one that works on copies stops nothing.
 fn holding<'s>(seen: &'s Snapshot, stages: &[&str]) -> Option<&'s HoldingStatus> {
+    let previews: Vec<String> =
+        seen.owned.pods.iter().filter(|p| p.labels().contains_key(names::PREVIEW)).map(|p| p.name_any()).collect();
     seen.workers
         .iter()
+        .filter(|w| !previews.contains(&w.pod))
         .filter_map(|w| w.status.as_ref()?.holding.as_ref())
         .find(|holding| stages.contains(&&*holding.stage))
 }

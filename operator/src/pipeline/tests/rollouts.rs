@@ -1,15 +1,20 @@
 //! What is promised of a new revision's way to the source, with plans that are acted on: also by an operator that dies at any write.
 
+use std::sync::Arc;
+
 use drover_crds::api::{Cutover, Evidence, RolloutPhase, RolloutSpec, Tally};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::{
     claims::{reason, running},
-    model::{World, spec},
+    model::{World, holding, spec},
 };
-use crate::pipeline::plan::Doomed;
+use crate::{names, pipeline::plan::Doomed};
 
 /// Both sides do well for long enough.
 fn well() -> Evidence {
@@ -81,6 +86,19 @@ fn the_new_revision_comes_first_by_priority_and_the_old_one_stays_until_it_is_pr
     world.converge();
     assert_eq!(world.deployments(), [new]);
     assert_eq!((phase(&world), reason(&world, "Ready").as_str()), (RolloutPhase::Stable, "True Ready"));
+}
+
+#[test]
+fn a_preview_that_waits_for_its_table_says_nothing_of_the_revision_that_works() {
+    let mut world = running();
+    asks_for(&mut world, "registry.example/mine:2");
+    until(&mut world, RolloutPhase::Previewing);
+    let labels = names::preview_labels("p", "b");
+    let metadata = ObjectMeta { name: Some("p-1".to_owned()), labels: Some(labels), ..ObjectMeta::default() };
+    world.owned.pods.push(Arc::new(Pod { metadata, ..Pod::default() }));
+    world.workers = vec![holding("ColumnNotFound")];
+    world.step();
+    assert_eq!((reason(&world, "StoreReady"), reason(&world, "Ready")), ("True TableFits".into(), "True Ready".into()));
 }
 
 /// Ports that workers may go out to, beside that of DNS.
