@@ -50,6 +50,7 @@ fn a_sound_pipeline_breaks_no_rule() {
             s["worker"] = json!({"env": [{"name": "RUST_LOG", "value": "debug"}]});
             s["deadLetter"] = json!({"queue": "other"});
             s["scaling"] = json!({"minReplicas": 2, "maxReplicas": 2, "fallbackReplicas": 2});
+            s["rollout"] = json!({"blueGreen": {"preview": {"mirrorPercent": 5}, "progressDeadlineSeconds": 60}});
         })),
         ""
     );
@@ -103,7 +104,6 @@ fn a_new_pipeline_that_breaks_a_rule_is_refused_with_its_message() {
         ("scaling.fallbackReplicas is more than scaling.maxReplicas", |s| {
             s["scaling"] = json!({"fallbackReplicas": 5, "maxReplicas": 4});
         }),
-        ("rollout is not served by this version", |s| s["rollout"] = json!({})),
         ("preview.maxSeconds is more than progressDeadlineSeconds", |s| {
             s["rollout"] = json!({"blueGreen": {"preview": {"maxSeconds": 601}}});
         }),

@@ -18,6 +18,9 @@ pub struct Config {
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "DROVER_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Pipelines that change at the same time for what the operator itself causes: a new default image, a rotated secret
+    #[arg(long, env = "DROVER_MAX_ROLLOUTS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_rollouts: u32,
     /// Format of the log
     #[arg(long, env = "DROVER_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub log_format: String,

@@ -25,6 +25,7 @@ use crate::{
     hub::{Hubs, Topologies},
     metrics::Metrics,
     redrive::Redrives,
+    rollout::{Ledgers, Turns},
     scales::Scales,
     secrets::Secrets,
     store::Stores,
@@ -55,6 +56,10 @@ pub struct Context {
     pub topologies: std::sync::Arc<Topologies>,
     /// Samples queues and decides how many workers there should be.
     pub scales: std::sync::Arc<Scales>,
+    /// What both sides of each rollout have done.
+    pub(crate) ledgers: std::sync::Arc<Ledgers>,
+    /// Whose turn it is to change for what the operator itself causes.
+    pub(crate) turns: std::sync::Arc<Turns>,
     /// Sends dead letters back.
     pub redrives: std::sync::Arc<Redrives>,
     /// Looks at tables.

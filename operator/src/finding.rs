@@ -39,16 +39,19 @@ pub(crate) fn accepted<T>(admitted: &Result<T, Problem>) -> Finding {
     }
 }
 
-/// Ready, Reconciling and Stalled, as kstatus reads them; `changes` while one revision follows another.
-pub(crate) fn summary(findings: &[Finding], changes: bool, message: &str) -> [Finding; 3] {
+/// Ready, Reconciling and Stalled, as kstatus reads them; `changes` while one revision follows another, `aborted` where the one that
+/// is asked for was given up.
+pub(crate) fn summary(findings: &[Finding], changes: bool, aborted: bool, message: &str) -> [Finding; 3] {
     let bad = findings.iter().take(COUNTED).find(|f| f.status != Some(true));
     let refused = findings.first().filter(|f| f.status == Some(false));
     let ready = match bad {
+        None if aborted => Finding::new("Ready", Some(false), "RolloutAborted", message),
         None => Finding::new("Ready", Some(true), "Ready", message),
         Some(f) => Finding::new("Ready", Some(false), &f.reason, message),
     };
     let stalled = match refused {
         Some(f) => Finding::new("Stalled", Some(true), &f.reason, message),
+        None if aborted => Finding::new("Stalled", Some(true), "RolloutAborted", message),
         None => Finding::new("Stalled", Some(false), "NotStalled", "nothing in the spec is in the way"),
     };
     let moving = refused.is_none() && (bad.is_some() || changes);

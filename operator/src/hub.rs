@@ -2,6 +2,7 @@
 
 mod declare;
 mod depth;
+mod mirror;
 mod oldest;
 mod pool;
 mod remove;

@@ -20,6 +20,7 @@ mod probe;
 pub mod problem;
 mod reconcile;
 pub mod redrive;
+mod rollout;
 pub mod run;
 pub mod scales;
 pub mod scaling;

@@ -18,6 +18,10 @@ pub const STATE: &str = "drover.dev/state";
 pub const REVISION: &str = "drover.dev/revision";
 /// Label: the step of suspects whose queue a Deployment or pod reads, in place of the source.
 pub const SUSPECTS: &str = "drover.dev/suspects";
+/// Label: the revision that a Deployment or pod tries on copies of what arrives.
+pub const PREVIEW: &str = "drover.dev/preview";
+/// Label of a revision's Deployment: changes with what a preview can tell something of.
+pub const WORK: &str = "drover.dev/work";
 /// Label that all of it carries.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label of a namespace from where workers' metrics may be read.
@@ -35,6 +39,20 @@ pub fn of_revision(pipeline: &str, revision: &str) -> String {
 #[must_use]
 pub fn of_suspects(pipeline: &str, step: u8) -> String {
     format!("{pipeline}-suspects-{step}")
+}
+
+/// Name of the Deployment that tries a revision on copies of what arrives.
+#[must_use]
+pub fn of_preview(pipeline: &str, revision: &str) -> String {
+    format!("{pipeline}-{revision}-preview")
+}
+
+/// Labels of what tries a revision.
+#[must_use]
+pub fn preview_labels(pipeline: &str, revision: &str) -> BTreeMap<String, String> {
+    let mut labels = labels(pipeline);
+    labels.insert(PREVIEW.to_owned(), revision.to_owned());
+    labels
 }
 
 /// Labels of what is of a step of suspects.
@@ -85,5 +103,5 @@ pub fn query_selector(query: &str) -> String {
 /// Label selector of a pipeline's pods that read its source, as text.
 #[must_use]
 pub fn selector(pipeline: &str) -> String {
-    format!("{PIPELINE}={pipeline},!{SUSPECTS}")
+    format!("{PIPELINE}={pipeline},!{SUSPECTS},!{PREVIEW}")
 }

@@ -3,6 +3,7 @@
 pub(crate) mod act;
 pub(crate) mod admit;
 mod cleanup;
+mod cutover;
 mod decide;
 mod handler;
 mod letters;

@@ -109,6 +109,8 @@ pub async fn run(
         client,
         metrics: metrics.clone(),
         hubs: Arc::default(),
+        ledgers: Arc::default(),
+        turns: Arc::new(crate::rollout::Turns::new(config.max_rollouts)),
         stores: Arc::default(),
         secrets: Arc::default(),
         topologies: Arc::default(),

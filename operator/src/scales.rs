@@ -76,6 +76,11 @@ impl Scales {
         Self { entries: Mutex::default(), wake: Mutex::default(), workers, metrics, start: now().1 }
     }
 
+    /// Seconds of a clock that does not go back.
+    pub(crate) fn seconds(&self, now: Instant) -> f64 {
+        now.duration_since(self.start).as_secs_f64()
+    }
+
     /// Objects whose decision has changed.
     pub fn changes(&self) -> UnboundedReceiver<ObjectRef<Guarded>> {
         let (sender, receiver) = unbounded();

@@ -237,6 +237,39 @@ async fn what_waits_comes_back_to_the_source_and_suspects_have_queues_where_ther
 }
 
 #[tokio::test]
+async fn a_full_mirror_refuses_no_message_and_is_removed_twice_without_harm() {
+    let test = Test::new("mirror").await;
+    let topology = test.topology(|_| {});
+    test.ensure(&topology).await.unwrap();
+    let (mirror, key) = (format!("{}.mirror-a", test.queue), format!("{}.#", test.queue));
+    let bindings = [drover_crds::api::Binding { exchange: "amq.topic".to_owned(), routing_key: key }];
+    for _ in 0..2 {
+        test.hub.mirror(&mirror, &bindings).await.unwrap();
+    }
+    test.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let mut confirms = Vec::new();
+    for _ in 0..10_050 {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let (to, properties) = (format!("{}.x", test.queue), BasicProperties::default());
+        confirms.push(
+            test.channel
+                .basic_publish("amq.topic".into(), to.as_str().into(), options, b"x", properties)
+                .await
+                .unwrap(),
+        );
+    }
+    for confirm in confirms {
+        assert!(confirm.await.unwrap().is_ack());
+    }
+    assert_eq!(test.hub.waiting(&[mirror.clone(), test.queue.clone()]).await.unwrap(), [10_000, 10_050]);
+    for _ in 0..2 {
+        test.hub.remove_mirror(&mirror).await.unwrap();
+    }
+    assert_eq!(test.hub.waiting(&[mirror]).await.unwrap(), [0]);
+    delete_all(&test.hub, &topology).await.unwrap();
+}
+
+#[tokio::test]
 async fn looks_at_the_oldest_dead_letter_change_nothing() {
     let test = Test::new("oldest").await;
     test.ensure(&test.topology(|_| {})).await.unwrap();

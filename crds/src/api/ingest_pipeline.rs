@@ -92,9 +92,8 @@ pub struct IngestPipelineSpec {
     /// Where messages go that cannot be processed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetterSpec>,
-    /// How a new revision takes over. Refused by this version, which lets it take over once it consumes.
+    /// How a new revision takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("false").message("rollout is not served by this version: remove it"))]
     pub rollout: Option<RolloutSpec>,
     /// What becomes of the queues when the pipeline is deleted. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]

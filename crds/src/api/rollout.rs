@@ -146,6 +146,12 @@ pub struct RolloutStatus {
 pub struct Evidence {
     /// Seconds in which facts of both sides arrived; time without facts does not count.
     pub seconds: f64,
+    /// Seconds in which the new side was seen not to consume yet.
+    #[serde(default)]
+    pub waiting_seconds: f64,
+    /// What the old side has done in the phases before: its usual rate, also while it has little to do.
+    #[serde(default)]
+    pub before: Tally,
     /// The old side.
     pub active: Tally,
     /// The new side.

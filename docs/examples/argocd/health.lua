@@ -36,6 +36,9 @@ if status.phase == "Suspended" then
   return { status = "Suspended", message = message }
 end
 if is("Ready") then
+  if status.rollout ~= nil and status.rollout.phase == "AwaitingPromotion" then
+    return { status = "Suspended", message = message }
+  end
   if is("Reconciling") then
     return { status = "Progressing", message = message }
   end

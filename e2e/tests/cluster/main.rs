@@ -14,6 +14,7 @@ mod install;
 mod killers;
 mod ledger;
 mod revisions;
+mod rollout;
 mod scale;
 mod scaling;
 mod security;

@@ -75,7 +75,13 @@ async fn a_revision_that_does_not_start_leaves_the_old_one_at_work() -> Result<(
         let first = active(&t.telemetry().await?)?;
         t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "worker": { "image": "localhost/no-such-image:1" } } }))
             .await?;
-        t.stands(NAME, SEEN, "WorkersReady", "False", Some("ImagePullFailed")).await?;
+        until(SEEN, async || {
+            let pipeline = t.api::<IngestPipeline>().get(NAME).await?;
+            let reason = pipeline.status.as_ref().and_then(|status| status.rollout.as_ref()).map(|r| r.reason.clone());
+            ensure!(reason.as_deref() == Some("ImagePullFailed"), "{reason:?}: {}", told(&pipeline));
+            Ok(())
+        })
+        .await?;
         ensure!(ready_pods(t, &first).await? == (1, true), "the old revision does not run");
         t.publish(0..50).await?;
         t.rows(READY, 0..50).await?;

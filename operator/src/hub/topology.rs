@@ -33,7 +33,7 @@ pub struct Topology {
     pub dead: String,
 }
 
-/// A durable quorum queue.
+/// A durable queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
     /// Its name.

@@ -79,10 +79,13 @@ impl Error {
 pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
     spare(ctx, &namespace, &plan.costs).await;
+    if let Some(status) = plan.status.as_ref().filter(|_| plan.status_first) {
+        write_status(ctx, object, status).await?;
+    }
     for (wanted, repair) in &plan.writes {
         write(ctx, &namespace, wanted, *repair).await?;
     }
-    if let Some(status) = &plan.status {
+    if let Some(status) = plan.status.as_ref().filter(|_| !plan.status_first) {
         write_status(ctx, object, status).await?;
     }
     if let Some(order) = &plan.redrive {
@@ -183,6 +186,10 @@ async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), E
         Doomed::ConfigMap(name) => {
             let api = Api::<ConfigMap>::namespaced(client, namespace);
             ("ConfigMap", name, api.delete(name, &DeleteParams::default()).await.map(|_| ()))
+        }
+        Doomed::PodNow(name) => {
+            let api = Api::<Pod>::namespaced(client, namespace);
+            ("Pod", name, api.delete(name, &DeleteParams::default().grace_period(0)).await.map(|_| ()))
         }
         Doomed::Pod(name) => {
             let api = Api::<Pod>::namespaced(client, namespace);

@@ -9,7 +9,7 @@ use drover_crds::{
 use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
 
-use super::{act::tell, observe, plan::Notice, snapshot::Snapshot};
+use super::{act::tell, cutover, observe, plan::Notice, snapshot::Snapshot};
 use crate::{
     context::{Caches, Context, now},
     hub::{self, Emptied, Hub, Topology},
@@ -78,6 +78,8 @@ pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     ctx.written.forget(&uid);
     ctx.stores.forget(&uid);
     ctx.scales.forget(&uid);
+    ctx.ledgers.forget(&uid);
+    ctx.turns.forget(&uid);
     ctx.redrives.forget(&uid);
     ctx.topologies.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
@@ -92,6 +94,9 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     let namespace = seen.object.namespace().unwrap_or_default();
     let data = ctx.secrets.get(&ctx.client, &namespace, &pipeline.hub.name, instant).await?;
     let hub = ctx.hubs.at(&hub_address(&pipeline.hub, &data)?, instant);
+    if let Some(mirror) = cutover::state(seen).mirror {
+        hub.remove_mirror(&mirror).await?;
+    }
     let topology = Topology::of(pipeline).with_suspects(pipeline);
     if pipeline.deletion_policy == DeletionPolicy::Delete {
         hub::delete_all(&hub, &topology).await?;

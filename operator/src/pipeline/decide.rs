@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use drover_crds::{api::ScalingMode, resolved::Pipeline};
+use drover_crds::{
+    api::{RolloutPhase, RolloutStatus, ScalingMode},
+    resolved::Pipeline,
+};
 use k8s_openapi::{
-    api::apps::v1::Deployment,
+    api::{apps::v1::Deployment, core::v1::ConfigMap},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::Resource as _;
 
 use super::{
+    cutover, network,
     plan::{Doomed, Notice, Object, Plan},
     pods,
     render::{Revision, Subject},
@@ -21,12 +25,16 @@ use super::{
 use crate::{
     drift::{self, Repair},
     names, redrive,
+    rollout::{self, Command, Mirror, Sizes},
 };
 
 /// When all is well: drift of the hub, which nothing tells of, is put right within it.
 const STEADY: Duration = Duration::from_secs(15);
 /// While something outside the cluster is awaited, which nothing tells of.
 const WAITING: Duration = Duration::from_secs(3);
+
+/// While a revision is judged by what its workers do, which nothing tells of.
+const JUDGING: Duration = Duration::from_secs(2);
 
 /// Decides.
 pub(super) fn decide(seen: &Snapshot) -> Plan {
@@ -36,29 +44,67 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     };
     let subject = subject(seen, pipeline, secrets);
     let need = size::replicas(&pipeline.scaling, pipeline.suspend, seen.scale.map(|d| d.desired), &seen.owned);
-    let wanted = subject.revision(need);
-    let rollout = Rollout::of(seen, need, &wanted);
-    let mut plan = Plan::default();
-    if may_run(seen, pipeline, &wanted) {
-        plan.writes = repairs(seen, &subject, &wanted);
-        if rollout.active.as_deref() == Some(&*wanted.name) {
-            plan.writes.extend(for_suspects(seen, &subject, &wanted));
-        }
+    let before = cutover::state(seen);
+    let facts = cutover::facts(seen, pipeline, &before, &subject.revision(need, 0), need);
+    let state = rollout::next(&before, &facts);
+    let sizes = cutover::sizes_of(seen, pipeline, &state, need);
+    let wanted = wanted(&subject, &state, sizes);
+    let rollout = Rollout::of(seen, &state, sizes);
+    let mut plan = Plan { status_first: moved(&before, &state), ..Plan::default() };
+    if rollout::has_started(&state, &wanted.name) {
+        plan.writes = repairs(seen, &subject, &wanted, &state, sizes);
     }
-    plan.writes.extend(older(seen, &rollout, &wanted, need));
+    if let Some(active) = active(seen, &state, &wanted) {
+        plan.writes.extend(for_suspects(seen, &subject, active));
+    }
+    plan.writes.extend(older(seen, &state, &wanted, sizes.active));
     plan.costs = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
     plan.events = plan.writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
-    plan.deletes = obsolete(&seen.owned, &rollout);
+    plan.events.extend(facts.requests.iter().map(|(command, id)| answered(*command, id, &state)));
+    plan.deletes = obsolete(seen, &rollout);
     plan.deletes.extend(pods::backed_off(&seen.owned.pods).into_iter().map(Doomed::Pod));
     plan.events.extend(plan.deletes.iter().filter_map(removed));
-    finish(seen, &rollout, plan)
+    let answers: Vec<String> = facts.requests.iter().map(|(_, id)| id.clone()).collect();
+    let answers = rollout::remember(&seen.old_status().handled_requests, &answers, &cutover::asked(seen));
+    finish(seen, &Rollout { answers: Some(answers), ..rollout }, plan)
 }
 
-/// The revision that still takes messages has as many pods as the one that is to follow it.
-fn older(seen: &Snapshot, rollout: &Rollout, wanted: &Revision, need: i32) -> Option<(Object, Repair)> {
-    let active = rollout.active.as_deref().filter(|active| *active != wanted.name)?;
-    let name = names::of_revision(seen.name(), active);
-    let live = seen.owned.deployments.iter().find(|d| d.metadata.name.as_deref() == Some(&name))?;
+/// The revision that the spec asks for, with as many pods as its side is to have, and the priority of that side.
+fn wanted(subject: &Subject<'_>, state: &RolloutStatus, sizes: Sizes) -> Revision {
+    let active = subject.revision(sizes.active, state.priority);
+    if state.active.as_ref() == Some(&active.name) {
+        return active;
+    }
+    let priority = state.priority.saturating_add(i32::from(state.active.is_some()));
+    subject.revision(sizes.new.unwrap_or(0), priority)
+}
+
+/// True if what is to be done now is something else than before: it is written down first.
+fn moved(before: &RolloutStatus, after: &RolloutStatus) -> bool {
+    let what = |s: &RolloutStatus| RolloutStatus {
+        since: String::new(),
+        reason: String::new(),
+        message: String::new(),
+        evidence: None,
+        ..s.clone()
+    };
+    what(before) != what(after)
+}
+
+fn answered(command: Command, id: &str, state: &RolloutStatus) -> Notice {
+    let name = command.annotation().rsplit('/').next().unwrap_or_default();
+    Notice {
+        warning: false,
+        reason: "RequestAnswered".to_owned(),
+        action: "Answer",
+        note: format!("{name} {id}: {:?}, {}", state.phase, state.message),
+    }
+}
+
+/// The revision that takes messages, or stands by, while another is on its way.
+fn older(seen: &Snapshot, state: &RolloutStatus, wanted: &Revision, need: i32) -> Option<(Object, Repair)> {
+    let active = state.active.as_deref().filter(|active| *active != wanted.name)?;
+    let live = cutover::deployment(seen, active)?;
     let resize = live.metadata.deletion_timestamp.is_none() && size::asked(live) != need;
     resize.then(|| (Object::Deployment(Box::new(size::resized(live, need))), Repair::Apply))
 }
@@ -86,22 +132,25 @@ fn subject<'a>(seen: &'a Snapshot, pipeline: &'a Pipeline, secrets: &'a Secrets)
     }
 }
 
-/// A revision starts only when hub and store are seen to be ready for it; the active one is kept in any case.
-fn may_run(seen: &Snapshot, pipeline: &Pipeline, wanted: &Revision) -> bool {
-    let active = seen.old_status().active_revision.as_deref() == Some(&wanted.name);
-    let exists = deployment(&seen.owned, &wanted.deployment.metadata).is_some();
-    active || exists || (seen.hub.is_fine() && (seen.store.is_fine() || pipeline.sink.postgres.is_none()))
-}
-
 /// What pods refer to comes before what makes pods.
-fn repairs(seen: &Snapshot, subject: &Subject<'_>, wanted: &Revision) -> Vec<(Object, Repair)> {
+fn repairs(
+    seen: &Snapshot,
+    subject: &Subject<'_>,
+    wanted: &Revision,
+    state: &RolloutStatus,
+    sizes: Sizes,
+) -> Vec<(Object, Repair)> {
     let owned = &seen.owned;
     let mut writes = Vec::new();
     let mut check = |object: Object, repair: Option<Repair>| writes.extend(repair.map(|r| (object, r)));
     let account = subject.service_account();
     let repair = drift::repair(&account, owned.service_account.as_deref(), |o| &o.metadata);
     check(Object::ServiceAccount(account), repair);
-    let policy = subject.network_policy();
+    let mut policy = subject.network_policy();
+    let alone = owned.deployments.iter().all(|d| d.metadata.name == wanted.deployment.metadata.name);
+    if let Some(live) = owned.network_policy.as_deref().filter(|_| !alone) {
+        network::keep(&mut policy, live);
+    }
     let repair = drift::repair(&policy, owned.network_policy.as_deref(), |o| &o.metadata);
     check(Object::NetworkPolicy(policy), repair);
     let budget = subject.disruption_budget();
@@ -112,13 +161,34 @@ fn repairs(seen: &Snapshot, subject: &Subject<'_>, wanted: &Revision) -> Vec<(Ob
     let repair = drift::repair(&wanted.config_map, live.map(|o| &**o), |o| &o.metadata);
     check(Object::ConfigMap(wanted.config_map.clone()), repair);
     let live = deployment(owned, &wanted.deployment.metadata);
-    let repair = drift::repair(&wanted.deployment, live, |o| &o.metadata);
-    check(Object::Deployment(Box::new(wanted.deployment.clone())), repair);
+    // One that is told to end is made anew when it has gone.
+    let ends = live.is_some_and(|d| d.metadata.deletion_timestamp.is_some());
+    if (state.active.as_ref() == Some(&wanted.name) || sizes.new.is_some()) && !ends {
+        let repair = drift::repair(&wanted.deployment, live, |o| &o.metadata);
+        check(Object::Deployment(Box::new(wanted.deployment.clone())), repair);
+    }
+    if let Some(replicas) = sizes.preview.filter(|_| seen.mirror == Mirror::Declared || !owned.previews.is_empty()) {
+        let preview = subject.preview(wanted, replicas, subject.pipeline.rollout.mirror_percent);
+        let live = owned.previews.iter().map(|d| &**d).find(|d| d.metadata.name == preview.metadata.name);
+        if live.is_none_or(|d| d.metadata.deletion_timestamp.is_none()) {
+            let repair = drift::repair(&preview, live, |o| &o.metadata);
+            check(Object::Deployment(Box::new(preview)), repair);
+        }
+    }
     writes
 }
 
+/// The active revision as it is rendered, or as it runs where the spec asks for another.
+fn active<'a>(seen: &'a Snapshot, state: &RolloutStatus, wanted: &'a Revision) -> Option<&'a Deployment> {
+    let name = state.active.as_deref()?;
+    if name == wanted.name {
+        return Some(&wanted.deployment);
+    }
+    cutover::deployment(seen, name).filter(|d| d.metadata.deletion_timestamp.is_none())
+}
+
 /// By the active revision only: one on its way may be what kills.
-fn for_suspects(seen: &Snapshot, subject: &Subject<'_>, active: &Revision) -> Vec<(Object, Repair)> {
+fn for_suspects(seen: &Snapshot, subject: &Subject<'_>, active: &Deployment) -> Vec<(Object, Repair)> {
     let wanted = suspects::deployments(seen, subject, subject.pipeline, active);
     let repaired = wanted.into_iter().filter_map(|deployment| {
         let live = seen.owned.suspects.iter().map(|d| &**d).find(|d| d.metadata.name == deployment.metadata.name);
@@ -133,26 +203,36 @@ fn deployment<'a>(owned: &'a Owned, meta: &ObjectMeta) -> Option<&'a Deployment>
 }
 
 /// Revisions that are neither active nor on their way, and environments without pods.
-fn obsolete(owned: &Owned, rollout: &Rollout) -> Vec<Doomed> {
-    let kept = |meta: &ObjectMeta| {
-        let revision = meta.labels.as_ref().and_then(|l| l.get(names::REVISION));
-        revision.is_some_and(|r| rollout.keeps(r))
-    };
+fn obsolete(seen: &Snapshot, rollout: &Rollout) -> Vec<Doomed> {
+    let owned = &seen.owned;
+    let of = |meta: &ObjectMeta, label| meta.labels.as_ref().and_then(|l| l.get(label)).cloned();
+    let kept = |meta: &ObjectMeta| of(meta, names::REVISION).is_some_and(|r| rollout.keeps(&r));
     if rollout.need.is_none() {
         return Vec::new();
     }
     let consumes = |d: &Deployment| pods::counts(d).available > 0;
     // While none that stays consumes, one that goes may be the only one that does.
     let served = rollout.need == Some(0) || owned.deployments.iter().any(|d| kept(&d.metadata) && consumes(d));
+    let failed = |meta: &ObjectMeta| rollout.failed().is_some_and(|f| of(meta, names::REVISION).as_deref() == Some(f));
+    let goes = |d: &Deployment| !kept(&d.metadata) && (served || !consumes(d) || failed(&d.metadata));
+    let previews = owned.previews.iter().filter(|d| !rollout.previews(of(&d.metadata, names::PREVIEW).as_deref()));
     let mut doomed = Vec::new();
-    for d in owned.deployments.iter().filter(|d| !kept(&d.metadata) && (served || !consumes(d))) {
+    for d in owned.deployments.iter().filter(|d| goes(d)).chain(previews) {
         if d.metadata.deletion_timestamp.is_none() {
             doomed.extend(d.metadata.name.clone().map(Doomed::Deployment));
         }
     }
+    // What it holds is with the others as soon as its connections are gone.
+    let pods = owned.pods.iter().filter(|p| failed(&p.metadata));
+    doomed.extend(pods.filter_map(|p| p.metadata.name.clone()).map(Doomed::PodNow));
     // The environment stays until its pods are gone: one that restarts while it drains still needs it.
-    let has_pods = |name: &Option<String>| owned.deployments.iter().any(|d| &d.metadata.name == name);
-    for c in owned.config_maps.iter().filter(|c| !kept(&c.metadata) && !has_pods(&c.metadata.name)) {
+    let in_use = |c: &ConfigMap| {
+        let revision = of(&c.metadata, names::REVISION);
+        rollout.previews(revision.as_deref())
+            || owned.deployments.iter().any(|d| d.metadata.name == c.metadata.name)
+            || owned.previews.iter().any(|d| of(&d.metadata, names::PREVIEW) == revision)
+    };
+    for c in owned.config_maps.iter().filter(|c| !kept(&c.metadata) && !in_use(c)) {
         if c.metadata.deletion_timestamp.is_none() {
             doomed.extend(c.metadata.name.clone().map(Doomed::ConfigMap));
         }
@@ -211,7 +291,7 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
             action: "Delete",
             note: format!("Deployment {name} is told to drain and end"),
         }),
-        Doomed::ConfigMap(_) => None,
+        Doomed::ConfigMap(_) | Doomed::PodNow(_) => None,
         Doomed::Pod(name) => Some(Notice {
             warning: false,
             reason: "PodReplaced".to_owned(),
@@ -227,45 +307,62 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let redriven = redrive::decide(&redrive::Seen::of(seen));
     plan.redrive = redriven.start.and_then(|start| Some(start.order(seen.admitted.as_ref().ok()?)));
     if let (Some(_), Some(ended)) = (&redriven.notice, &redriven.status) {
-        redrive::answer(&mut status.handled_requests, &ended.id);
+        let mut answered = Vec::new();
+        redrive::answer(&mut answered, &ended.id);
+        status.handled_requests = rollout::remember(&status.handled_requests, &answered, &cutover::asked(seen));
     }
     plan.events.extend(redriven.notice);
     status.redrive = redriven.status;
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |p| p.scaling.mode);
     plan.events.extend(report::notices(&old, &status, mode));
-    let calm = report::is_ready(&status)
+    let calm = (report::is_ready(&status) || rollout.is_aborted())
         && rollout.settled()
+        && !rollout.moves()
         && !suspects::are_handled(seen)
         && status.redrive.as_ref().is_none_or(|r| r.finished_at.is_some());
     plan.status = report::must_write(&old, &status, seen.status_age).then_some(status);
-    plan.requeue = if calm { STEADY } else { WAITING };
+    plan.requeue = match () {
+        () if rollout.is_judged() => JUDGING,
+        () if calm => STEADY,
+        () => WAITING,
+    };
     plan
 }
 
 impl Rollout {
     /// Which revision is active, and which is on its way.
-    fn of(seen: &Snapshot, need: i32, wanted: &Revision) -> Self {
-        let old = seen.old_status().active_revision;
-        // One that is told to end is of no use any more, though it still consumes: it is made anew when it has gone.
-        let live =
-            deployment(&seen.owned, &wanted.deployment.metadata).filter(|d| d.metadata.deletion_timestamp.is_none());
+    fn of(seen: &Snapshot, state: &RolloutStatus, sizes: Sizes) -> Self {
+        let on_source = state.preview.clone().filter(|_| rollout::is_on_source(state));
+        let pending = state.preview.clone().filter(|_| state.phase == RolloutPhase::Stable);
+        // What is told of workers is told of those that are to take the messages.
+        let told = on_source.clone().or(state.active.clone()).or_else(|| pending.clone());
+        let need = if on_source.is_some() { sizes.new.unwrap_or(0) } else { sizes.active };
+        let live = told.as_deref().and_then(|name| cutover::deployment(seen, name));
+        let live = live.filter(|d| d.metadata.deletion_timestamp.is_none());
         let counts = live.map(pods::counts);
+        let none = told.as_deref().is_none_or(|name| !pods::any_of(&seen.owned.pods, name));
         let consumes = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need)
             // At zero, only once the last of them has finished what it held.
-            && (need > 0 || !pods::any_of(&seen.owned.pods, &wanted.name));
-        let was_active = old.as_deref() == Some(&*wanted.name);
-        let active = if was_active || (live.is_some() && consumes) { Some(wanted.name.clone()) } else { old };
-        let hindrance = live.filter(|_| !consumes).and_then(|d| pods::hindrance(d, &seen.owned.pods, &wanted.name));
-        let others =
-            seen.owned.deployments.iter().filter(|d| d.metadata.name != wanted.deployment.metadata.name).count();
+            && (need > 0 || none);
+        let hindrance = live
+            .filter(|_| !consumes)
+            .and_then(|d| pods::hindrance(d, &seen.owned.pods, told.as_deref().unwrap_or_default()));
+        let stays = [state.active.as_deref(), on_source.as_deref()];
+        let others = seen.owned.deployments.iter().filter(|d| {
+            let revision = d.metadata.labels.as_ref().and_then(|l| l.get(names::REVISION)).map(String::as_str);
+            !stays.contains(&revision)
+        });
+        let draining = others.count() > 0;
         Self {
-            starting: (active.as_deref() != Some(&wanted.name)).then(|| wanted.name.clone()),
-            draining: others > 0,
-            active,
+            starting: on_source.or(pending),
+            draining,
+            active: state.active.clone(),
             available: counts.map(|c| c.available),
             consumes,
             hindrance,
             need: Some(need),
+            state: Some(state.clone()),
+            answers: None,
         }
     }
 
@@ -279,6 +376,8 @@ impl Rollout {
             consumes: false,
             hindrance: None,
             need: None,
+            state: None,
+            answers: None,
         }
     }
 }

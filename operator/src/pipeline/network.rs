@@ -30,6 +30,16 @@ impl Subject<'_> {
     }
 }
 
+/// Adds what may go out so far: the pods of another revision may need it.
+pub(super) fn keep(policy: &mut NetworkPolicy, live: &NetworkPolicy) {
+    let rules = policy.spec.get_or_insert_default().egress.get_or_insert_default();
+    for rule in live.spec.iter().flat_map(|spec| spec.egress.iter().flatten()) {
+        if !rules.contains(rule) {
+            rules.push(rule.clone());
+        }
+    }
+}
+
 /// Out: DNS, some ports, and what a spec adds. In: the workers' port, from the operator's namespace and from those that are labelled.
 pub(crate) fn policy(
     metadata: ObjectMeta,

@@ -1,9 +1,12 @@
 //! Reads everything that a decision is made from. Client required; it decides nothing.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use drover_crds::{
-    api::{IngestPipeline, SecretRef},
+    api::{IngestPipeline, RolloutPhase, SecretRef},
     resolved::{Pipeline, SUSPECT_STEPS, suspects_queue, web_port},
 };
 use drover_worker::{hub::HubAddress, status::WorkerStatus, store::StoreAddress};
@@ -12,7 +15,7 @@ use kube::{Resource, ResourceExt as _};
 use kube_runtime::reflector::{self, Store};
 
 use super::{
-    admit,
+    admit, cutover,
     revision::digest,
     size,
     snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
@@ -25,6 +28,7 @@ use crate::{
     metrics::ObjectLabels,
     names,
     problem::{External, Problem},
+    rollout::{self, Mirror},
     scales::Subject,
     scaling::Decision,
     secrets::{Data, hub_address, store_address},
@@ -34,6 +38,8 @@ use crate::{
 
 /// Digits of the secrets' digest: enough to tell a rotation, too few to guess a password by.
 const DIGEST: usize = 8;
+/// A hub that does not answer within this is asked again at the next look.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a pipeline's secrets lead to.
 struct Addresses {
@@ -45,9 +51,14 @@ struct Addresses {
 pub(super) async fn observe(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline>) -> Snapshot {
     let mut seen = cluster(ctx, caches, object);
     seen.workers = workers(ctx, &seen.owned.pods).await;
-    if let Some(hub) = outside(ctx, &mut seen, now().1).await {
-        seen.scale = sampled(ctx, caches, &seen, &hub);
+    let hub = outside(ctx, &mut seen, now().1).await;
+    if let Some(hub) = &hub {
+        seen.scale = sampled(ctx, caches, &seen, hub);
+        seen.mirror = mirror(&seen, hub).await;
     }
+    let at = ctx.scales.seconds(now().1);
+    let uid = seen.object.uid().unwrap_or_default();
+    seen.evidence = ctx.ledgers.take(&uid, &cutover::state(&seen), &cutover::knowledge(&seen, at));
     seen
 }
 
@@ -59,10 +70,34 @@ fn sampled(ctx: &Context, caches: &Caches, seen: &Snapshot, hub: &Arc<Hub>) -> O
         queue: pipeline.queue.clone(),
         policy: size::policy(&pipeline.scaling),
         replicas: u32::try_from(size::running(&seen.owned)).unwrap_or(0),
-        revision: seen.old_status().active_revision.unwrap_or_default(),
+        revision: cutover::carrier(&cutover::state(seen)).unwrap_or_default(),
         pods: caches.pods.clone(),
     };
     ctx.scales.watch(&seen.object.uid().unwrap_or_default(), subject, hub)
+}
+
+/// Makes the mirror that the status names, or removes one that is not needed any more.
+async fn mirror(seen: &Snapshot, hub: &Hub) -> Mirror {
+    let state = cutover::state(seen);
+    let (Some(name), Ok(pipeline)) = (&state.mirror, &seen.admitted) else { return Mirror::Unknown };
+    if state.phase == RolloutPhase::Previewing {
+        let made = tokio::time::timeout(PATIENCE, hub.mirror(name, &pipeline.bindings)).await;
+        return match made {
+            Ok(Ok(())) => Mirror::Declared,
+            Ok(Err(problem)) if passes(&problem.reason) => Mirror::Unknown,
+            Ok(Err(problem)) => Mirror::Refused(problem),
+            Err(_) => Mirror::Unknown,
+        };
+    }
+    match tokio::time::timeout(PATIENCE, hub.remove_mirror(name)).await {
+        Ok(Ok(())) => Mirror::Gone,
+        _ => Mirror::Unknown,
+    }
+}
+
+/// What another look may not find again.
+fn passes(reason: &str) -> bool {
+    !["PermissionMissing", "HubRefuses", "QueueArgumentsDiffer", "ExchangeMissing"].contains(&reason)
 }
 
 /// Looks at a pipeline and at what it owns, in the caches: at nothing that has to be asked.
@@ -70,6 +105,8 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
     let (time, instant) = now();
     let owned = owned(caches, &object);
     let uid = object.uid().unwrap_or_default();
+    let rollout = object.status.as_ref().and_then(|s| s.rollout.clone()).unwrap_or_default();
+    let turn = ctx.turns.ask(&uid, &rollout, under_way(ctx));
     Snapshot {
         now: time,
         status_age: ctx.written.age(&uid, instant),
@@ -82,6 +119,9 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         suspects: None,
         workers: Vec::new(),
         scale: ctx.scales.decision(&uid),
+        mirror: Mirror::default(),
+        evidence: None,
+        turn,
         redrive: ctx.redrives.progress(&uid),
         install: Install {
             worker_image: ctx.config.worker_image.clone(),
@@ -254,9 +294,11 @@ async fn claims(
 
 fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
     let all = of(&caches.deployments, object);
+    let (previews, all): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| d.labels().contains_key(names::PREVIEW));
     let (suspects, deployments) = all.into_iter().partition(|d| suspects::step(d.metadata.labels.as_ref()).is_some());
     Owned {
         deployments,
+        previews,
         suspects,
         config_maps: of(&caches.config_maps, object),
         service_account: of(&caches.service_accounts, object).pop(),
@@ -266,6 +308,16 @@ fn owned(caches: &Caches, object: &IngestPipeline) -> Owned {
             p.namespace() == object.namespace() && p.labels().get(names::PIPELINE) == object.metadata.name.as_ref()
         }),
     }
+}
+
+/// Objects whose status tells that they are on their way to a revision that the operator itself causes.
+fn under_way(ctx: &Context) -> impl Iterator<Item = String> {
+    let all = ctx.pipelines.iter().flat_map(reflector::Store::state);
+    all.filter_map(|guarded| {
+        let object = guarded.0.as_ref().ok()?;
+        let state = object.status.as_ref()?.rollout.as_ref()?;
+        rollout::is_under_way(state).then(|| object.uid())?
+    })
 }
 
 /// Objects of a kind that belong to a pipeline or query, oldest first.

@@ -12,7 +12,8 @@ use k8s_openapi::api::{
 
 use crate::{drift::Repair, redrive::Order};
 
-/// Costs of pods, writes in their order, then the status, then deletions, then events, then when to look again.
+/// Costs of pods, writes in their order, then the status, then deletions, then events, then when to look again. A status that says
+/// where a rollout goes from here comes before the writes: whoever finds them finds also why.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Plan {
     /// Pods and what it would cost to lose them, before some are removed.
@@ -21,6 +22,8 @@ pub(crate) struct Plan {
     pub writes: Vec<(Object, Repair)>,
     /// The status to write, where it says something new.
     pub status: Option<Status>,
+    /// The status comes before the writes.
+    pub status_first: bool,
     /// Dead letters to send back, once the status tells of it.
     pub redrive: Option<Order>,
     /// Objects to delete, once the status tells what has taken their place.
@@ -53,6 +56,8 @@ pub(crate) enum Doomed {
     Deployment(String),
     /// A revision's environment.
     ConfigMap(String),
+    /// A pod of a revision that has failed: it ends at once, and what it held is delivered to others.
+    PodNow(String),
     /// A pod that would idle in kubelet's back-off: another takes its place at once.
     Pod(String),
 }

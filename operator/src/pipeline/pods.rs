@@ -36,12 +36,27 @@ pub(crate) fn counts(deployment: &Deployment) -> Counts {
 
 /// Why fewer pods of a revision consume than should: the first reason that a person can do something about.
 pub(crate) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str) -> Option<Problem> {
-    let own = || pods.iter().map(AsRef::as_ref).filter(|p| label(p, names::REVISION) == Some(revision));
+    hindrance_of(deployment, pods, names::REVISION, revision)
+}
+
+/// The same of pods that are told apart by another label.
+pub(crate) fn hindrance_of(
+    deployment: &Deployment,
+    pods: &[impl AsRef<Pod>],
+    key: &str,
+    value: &str,
+) -> Option<Problem> {
+    let own = || pods.iter().map(AsRef::as_ref).filter(|p| label(p, key) == Some(value));
     own()
         .find_map(waiting)
         .or_else(|| own().find_map(crashing))
         .or_else(|| own().find_map(unschedulable))
         .or_else(|| not_created(deployment))
+}
+
+/// Restarts of a pod's containers.
+pub(crate) fn restarts(pod: &Pod) -> i64 {
+    containers(pod).map(|c| i64::from(c.restart_count)).sum()
 }
 
 /// True if a pod of a revision is there, also one that ends.

@@ -48,7 +48,8 @@ pub(super) struct Revision {
 }
 
 impl Subject<'_> {
-    fn meta(&self, name: &str, labels: BTreeMap<String, String>) -> ObjectMeta {
+    /// Of an object that goes when the pipeline goes.
+    pub(super) fn meta(&self, name: &str, labels: BTreeMap<String, String>) -> ObjectMeta {
         ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(self.namespace.to_owned()),
@@ -78,10 +79,11 @@ impl Subject<'_> {
     }
 
     /// The revision that the spec asks for, with so many pods.
-    pub(super) fn revision(&self, replicas: i32) -> Revision {
+    pub(super) fn revision(&self, replicas: i32, priority: i32) -> Revision {
         let environment = self.environment();
         let mut template = self.template();
         let name = revision::name(&environment, &template);
+        let work = revision::work(&environment, &template);
         let full = names::of_revision(self.name, &name);
         let labels = names::revision_labels(self.name, &name);
         let mut data = environment;
@@ -97,12 +99,37 @@ impl Subject<'_> {
             (names::REVISION.to_owned(), name.clone()),
         ]);
         template::stamp(&mut template, &full, &labels, &pods);
+        let mut labels = labels;
+        labels.insert(names::WORK.to_owned(), work);
+        // Not in the name: it says which of two revisions comes first, and nothing of what they do.
+        if priority != 0 {
+            set(&mut template, &[(var::CONSUMER_PRIORITY, priority.to_string())]);
+        }
         let deployment = Deployment {
             metadata: self.meta(&full, labels),
             spec: Some(template::deployment(replicas, pods, template)),
             status: None,
         };
         Revision { name, config_map, deployment }
+    }
+
+    /// Pods of a revision that read copies of what arrives instead of the source.
+    pub(super) fn preview(&self, revision: &Revision, replicas: i32, percent: u32) -> Deployment {
+        let labels = names::preview_labels(self.name, &revision.name);
+        let pods = BTreeMap::from([
+            (names::PIPELINE.to_owned(), self.name.to_owned()),
+            (names::PREVIEW.to_owned(), revision.name.clone()),
+        ]);
+        let mut template = revision.deployment.spec.clone().unwrap_or_default().template;
+        let of_pods = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+        of_pods.remove(names::REVISION);
+        of_pods.extend(labels.clone());
+        set(&mut template, &[(var::PREVIEW, "true".to_owned()), (var::PREVIEW_PERCENT, percent.to_string())]);
+        Deployment {
+            metadata: self.meta(&names::of_preview(self.name, &revision.name), labels),
+            spec: Some(template::deployment(replicas, pods, template)),
+            status: None,
+        }
     }
 
     /// What the workers do, as they read it.
@@ -189,6 +216,16 @@ impl Subject<'_> {
         env.extend(p.env.iter().cloned());
         env
     }
+}
+
+/// Gives the worker more to read from its environment.
+fn set(template: &mut PodTemplateSpec, variables: &[(&str, String)]) {
+    let Some(worker) = template.spec.as_mut().and_then(|spec| spec.containers.first_mut()) else { return };
+    worker.env.get_or_insert_default().extend(variables.iter().map(|(name, value)| EnvVar {
+        name: (*name).to_owned(),
+        value: Some(value.clone()),
+        value_from: None,
+    }));
 }
 
 fn id_text(id: &MessageId) -> String {

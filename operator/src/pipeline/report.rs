@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use drover_crds::api::{Phase, RedriveStatus, ScaleStatus, ScalingMode, Status};
+use drover_crds::api::{Phase, RedriveStatus, RolloutPhase, RolloutStatus, ScaleStatus, ScalingMode, Status};
 use drover_worker::status::HoldingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
 
 use super::{
     letters::{self, Life, RETENTION_ENDS},
@@ -24,7 +25,7 @@ use crate::{
 const NUMBERS: Duration = Duration::from_secs(15);
 
 /// Where the revisions are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rollout {
     /// The revision that takes messages.
     pub active: Option<String>,
@@ -40,6 +41,10 @@ pub(super) struct Rollout {
     pub hindrance: Option<Problem>,
     /// Workers that it should have; `None` where the wanted revision is not known, and nothing is removed.
     pub need: Option<i32>,
+    /// Where the rollout goes from here; `None` where nothing is known, and it stays.
+    pub state: Option<RolloutStatus>,
+    /// Ids of requests that are answered, where that is known.
+    pub answers: Option<Vec<String>>,
 }
 
 impl Rollout {
@@ -52,6 +57,41 @@ impl Rollout {
     pub(super) fn keeps(&self, revision: &str) -> bool {
         self.active.as_deref() == Some(revision) || self.starting.as_deref() == Some(revision)
     }
+
+    /// True if a revision is tried on copies of what arrives.
+    pub(super) fn previews(&self, revision: Option<&str>) -> bool {
+        let state = self.state.as_ref().filter(|s| s.phase == RolloutPhase::Previewing);
+        revision.is_some() && state.is_some_and(|s| s.preview.as_deref() == revision)
+    }
+
+    /// The revision whose pods are to go at once.
+    pub(super) fn failed(&self) -> Option<&str> {
+        let state = self.state.as_ref().filter(|s| s.phase == RolloutPhase::RollingBack)?;
+        state.preview.as_deref()
+    }
+
+    /// True if the revision that is asked for was given up.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.phase() == RolloutPhase::Aborted
+    }
+
+    /// True if a revision is on its way, or waits to be.
+    pub(super) fn moves(&self) -> bool {
+        !matches!(self.phase(), RolloutPhase::Stable | RolloutPhase::Aborted)
+            || self.state.as_ref().is_some_and(|s| s.preview.is_some())
+    }
+
+    /// True if what workers do decides what is next.
+    pub(super) fn is_judged(&self) -> bool {
+        matches!(
+            self.phase(),
+            RolloutPhase::Previewing | RolloutPhase::Promoting | RolloutPhase::Verifying | RolloutPhase::RollingBack
+        )
+    }
+
+    fn phase(&self) -> RolloutPhase {
+        self.state.as_ref().map(|s| s.phase).unwrap_or_default()
+    }
 }
 
 /// The status that follows from what was seen.
@@ -62,7 +102,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let phase = phase(seen, rollout, &findings);
     let message = message(rollout, phase, &findings);
     let pipeline = seen.admitted.as_ref().ok();
-    let conditions = summary(&findings, changes(rollout), &message)
+    let conditions = summary(&findings, changes(rollout), rollout.is_aborted(), &message)
         .into_iter()
         .chain(findings)
         .map(|f| f.condition(&old.conditions, generation, seen.now))
@@ -76,9 +116,12 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         replicas: Some(seen.owned.deployments.iter().map(|d| pods::counts(d).replicas).sum()),
         selector: Some(names::selector(seen.name())),
         active_revision: rollout.active.clone(),
-        preview_revision: old.preview_revision.clone(),
-        rollout: old.rollout.clone(),
-        handled_requests: old.handled_requests.clone(),
+        preview_revision: match &rollout.state {
+            Some(state) => state.preview.clone().or_else(|| state.aborted_revision.clone()),
+            None => old.preview_revision.clone(),
+        },
+        rollout: rollout.state.clone().or_else(|| old.rollout.clone()),
+        handled_requests: rollout.answers.clone().unwrap_or_else(|| old.handled_requests.clone()),
         scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
             External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
@@ -190,10 +233,13 @@ fn store_ready(seen: &Snapshot) -> Finding {
     }
 }
 
-/// What a worker waits for at one of these stages.
+/// What a worker waits for at one of these stages; one that works on copies stops nothing.
 fn holding<'s>(seen: &'s Snapshot, stages: &[&str]) -> Option<&'s HoldingStatus> {
+    let previews: Vec<String> =
+        seen.owned.pods.iter().filter(|p| p.labels().contains_key(names::PREVIEW)).map(|p| p.name_any()).collect();
     seen.workers
         .iter()
+        .filter(|w| !previews.contains(&w.pod))
         .filter_map(|w| w.status.as_ref()?.holding.as_ref())
         .find(|holding| stages.contains(&&*holding.stage))
 }
@@ -231,7 +277,8 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
     };
     if need == 0 && rollout.available.is_some() {
         let suspended = seen.admitted.as_ref().is_ok_and(|p| p.suspend);
-        return match seen.owned.pods.len() {
+        let of_source = seen.owned.pods.iter().filter(|p| !p.labels().contains_key(names::PREVIEW));
+        return match of_source.count() {
             0 if suspended => finding(Some(true), "Suspended", "suspend is true: no workers".to_owned()),
             0 => finding(Some(true), "Running", "no workers are wanted".to_owned()),
             // A load that has ended is no disturbance.
@@ -263,14 +310,26 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
 
 fn progressing(rollout: &Rollout) -> Finding {
     let finding = |status, reason, message| Finding::new("Progressing", Some(status), reason, message);
+    if let Some(state) = &rollout.state {
+        let under_way = match state.phase {
+            RolloutPhase::Stable => None,
+            RolloutPhase::Previewing => Some("Previewing"),
+            RolloutPhase::AwaitingPromotion => Some("AwaitingPromotion"),
+            RolloutPhase::Promoting => Some("RevisionStarting"),
+            RolloutPhase::Verifying => Some("Verifying"),
+            RolloutPhase::RollingBack => Some("RollingBack"),
+            RolloutPhase::Aborted => return finding(false, "RolloutAborted", state.message.clone()),
+        };
+        if let Some(reason) = under_way {
+            return finding(true, reason, state.message.clone());
+        }
+    }
     match (&rollout.starting, &rollout.active) {
-        (Some(new), Some(old)) if rollout.available.is_some() => {
-            finding(true, "RevisionStarting", format!("revision {new} starts; {old} goes on until it consumes"))
+        (Some(new), _) => {
+            let state = rollout.state.as_ref();
+            let why = state.map_or_else(|| format!("revision {new} waits"), |s| s.message.clone());
+            finding(true, state.map_or("RevisionWaiting", |s| waiting(&s.reason)), why)
         }
-        (Some(new), None) if rollout.available.is_some() => {
-            finding(true, "RevisionStarting", format!("revision {new} starts"))
-        }
-        (Some(new), _) => finding(true, "RevisionWaiting", format!("revision {new} waits for hub and store")),
         (None, Some(active)) if rollout.draining => {
             finding(true, "RevisionDraining", format!("revision {active} consumes; an older one drains"))
         }
@@ -279,8 +338,14 @@ fn progressing(rollout: &Rollout) -> Finding {
     }
 }
 
+/// What a revision waits for before it starts.
+fn waiting(reason: &str) -> &'static str {
+    let all = ["Suspended", "WaitsForItsTurn", "MirrorRemains"];
+    all.into_iter().find(|r| *r == reason).unwrap_or("RevisionWaiting")
+}
+
 fn changes(rollout: &Rollout) -> bool {
-    rollout.starting.is_some() || rollout.draining
+    rollout.starting.is_some() || rollout.draining || rollout.moves()
 }
 
 fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
@@ -308,6 +373,7 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
     }
     match phase {
         Phase::Holding => of("DeadLetterSafe"),
+        _ if rollout.is_aborted() => of("Progressing"),
         Phase::Progressing if rollout.hindrance.is_none() && changes(rollout) => of("Progressing"),
         _ => of("WorkersReady"),
     }
@@ -330,6 +396,7 @@ pub(crate) fn notices(old: &Status, new: &Status, mode: ScalingMode) -> Vec<Noti
             note: format!("revision {active} consumes and is active"),
         });
     }
+    notices.extend(transition(old, new));
     let recommended = |s: &Status| s.scale.as_ref().map(|s| s.desired);
     if recommended(old) != recommended(new)
         && let Some(scale) = &new.scale
@@ -344,6 +411,27 @@ pub(crate) fn notices(old: &Status, new: &Status, mode: ScalingMode) -> Vec<Noti
         });
     }
     notices
+}
+
+/// A rollout that goes on, with the reason.
+fn transition(old: &Status, new: &Status) -> Option<Notice> {
+    let state = new.rollout.as_ref()?;
+    let told = |s: &RolloutStatus| (s.phase, s.preview.clone(), s.scaled_up);
+    let before = old.rollout.clone().unwrap_or_default();
+    let action = match state.phase {
+        _ if told(&before) == told(state) => return None,
+        // The very first, and one that has become active, are told of by another event.
+        RolloutPhase::Stable if old.active_revision != new.active_revision || state.preview.is_some() => return None,
+        RolloutPhase::Stable => "Settle",
+        RolloutPhase::Previewing => "Preview",
+        RolloutPhase::AwaitingPromotion => "Await",
+        RolloutPhase::Promoting => "Promote",
+        RolloutPhase::Verifying => "Verify",
+        RolloutPhase::RollingBack => "RollingBack",
+        RolloutPhase::Aborted => "Abort",
+    };
+    let warning = matches!(state.phase, RolloutPhase::RollingBack | RolloutPhase::Aborted);
+    Some(Notice { warning, reason: state.reason.clone(), action, note: state.message.clone() })
 }
 
 fn notice(old: Option<&Condition>, new: &Condition) -> Option<Notice> {
@@ -385,13 +473,15 @@ pub(crate) fn must_write(old: &Status, new: &Status, age: Option<Duration>) -> b
         (Some(a), Some(b)) => (a - b).abs() * 10.0 >= a.abs().max(1.0) && (a - b).abs() > f64::EPSILON,
         (a, b) => a.is_some() != b.is_some(),
     });
-    (moved || reason(old) != reason(new)) && age.is_none_or(|a| a >= NUMBERS)
+    let evidence = |s: &Status| s.rollout.as_ref().and_then(|r| r.evidence);
+    (moved || reason(old) != reason(new) || evidence(old) != evidence(new)) && age.is_none_or(|a| a >= NUMBERS)
 }
 
 fn without_numbers(status: &Status) -> Status {
     let desired = status.scale.as_ref().map(|s| ScaleStatus { desired: s.desired, ..ScaleStatus::default() });
     let redrive = status.redrive.clone().map(|r| RedriveStatus { redriven: 0, remaining: None, ..r });
-    Status { dead_letters: None, scale: desired, redrive, ..status.clone() }
+    let rollout = status.rollout.clone().map(|r| RolloutStatus { evidence: None, ..r });
+    Status { dead_letters: None, scale: desired, redrive, rollout, ..status.clone() }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "compared by tenths")]

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drover_crds::{api::IngestPipeline, resolved::Pipeline};
+use drover_crds::{
+    api::{Evidence, IngestPipeline},
+    resolved::Pipeline,
+};
 use drover_worker::status::WorkerStatus;
 use k8s_openapi::{
     api::{
@@ -17,6 +20,7 @@ use k8s_openapi::{
 use crate::{
     problem::{External, Problem},
     redrive::Progress,
+    rollout::Mirror,
     scaling::Decision,
 };
 
@@ -45,6 +49,12 @@ pub(crate) struct Snapshot {
     pub workers: Vec<Worker>,
     /// How many workers there should be; `None` where it is not decided yet, and what runs stays.
     pub scale: Option<Decision>,
+    /// The mirror queue that the status names.
+    pub mirror: Mirror,
+    /// What both sides of a rollout have done since its phase began.
+    pub evidence: Option<Evidence>,
+    /// A revision that the operator itself causes may start.
+    pub turn: bool,
     /// The redrive that this process runs or has run.
     pub redrive: Option<Progress>,
     /// What the operator was installed with.
@@ -76,6 +86,8 @@ pub(crate) struct HubFacts {
 pub(crate) struct Owned {
     /// One for each revision.
     pub deployments: Vec<Arc<Deployment>>,
+    /// Those that try a revision on copies of what arrives.
+    pub previews: Vec<Arc<Deployment>>,
     /// One for each step of suspects that there has been.
     pub suspects: Vec<Arc<Deployment>>,
     /// One for each revision.

@@ -12,11 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 
-use super::{
-    render::{Revision, Subject},
-    size,
-    snapshot::Snapshot,
-};
+use super::{render::Subject, size, snapshot::Snapshot};
 use crate::{names, workers::is_running};
 
 /// Suspects for which one more worker is started: those of one lost worker with the usual prefetch.
@@ -38,20 +34,20 @@ pub(super) fn step(labels: Option<&BTreeMap<String, String>>) -> Option<u8> {
     labels?.get(names::SUSPECTS)?.parse().ok()
 }
 
-/// The Deployments as they should be, by the pods of a revision that is known to work. Where nobody knows how many wait, all
-/// stays as it is.
+/// The Deployments as they should be, by the pods of the Deployment of a revision that is known to work. Where nobody knows how
+/// many wait, all stays as it is.
 pub(super) fn deployments(
     seen: &Snapshot,
     subject: &Subject<'_>,
     pipeline: &Pipeline,
-    revision: &Revision,
+    active: &Deployment,
 ) -> Vec<Deployment> {
     let Some(waiting) = seen.suspects.as_ref().filter(|_| are_possible(pipeline, seen)) else { return Vec::new() };
     let all = (1..=SUSPECT_STEPS).zip(waiting).filter_map(|(step, waiting)| {
         let now = current(seen, step);
         let wanted = replicas(pipeline, step, *waiting, now.unwrap_or(0), is_busy(seen, step));
         // One that never ran is not made before it is needed.
-        (wanted > 0 || now.is_some()).then(|| deployment(subject, revision, step, wanted))
+        (wanted > 0 || now.is_some()).then(|| deployment(subject, active, step, wanted))
     });
     all.collect()
 }
@@ -86,16 +82,14 @@ fn is_busy(seen: &Snapshot, step: u8) -> bool {
 }
 
 /// Pods of a revision that read the queue of a step instead of the source.
-fn deployment(subject: &Subject<'_>, revision: &Revision, step: u8, replicas: i32) -> Deployment {
-    let mut deployment = revision.deployment.clone();
+fn deployment(subject: &Subject<'_>, active: &Deployment, step: u8, replicas: i32) -> Deployment {
     let labels = names::suspects_labels(subject.name, step);
     let selected = BTreeMap::from([
         (names::PIPELINE.to_owned(), subject.name.to_owned()),
         (names::SUSPECTS.to_owned(), step.to_string()),
     ]);
-    deployment.metadata.name = Some(names::of_suspects(subject.name, step));
-    deployment.metadata.labels = Some(labels.clone());
-    let mut template = revision.deployment.spec.clone().unwrap_or_default().template;
+    let metadata = subject.meta(&names::of_suspects(subject.name, step), labels.clone());
+    let mut template = active.spec.clone().unwrap_or_default().template;
     let meta = template.metadata.get_or_insert_default();
     let pod_labels = meta.labels.get_or_insert_default();
     pod_labels.remove(names::REVISION);
@@ -113,12 +107,12 @@ fn deployment(subject: &Subject<'_>, revision: &Revision, step: u8, replicas: i3
             );
         }
     }
-    deployment.spec = Some(DeploymentSpec {
+    let spec = DeploymentSpec {
         replicas: Some(replicas),
         revision_history_limit: Some(0),
         selector,
         template,
         ..DeploymentSpec::default()
-    });
-    deployment
+    };
+    Deployment { metadata, spec: Some(spec), status: None }
 }

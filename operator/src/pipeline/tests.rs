@@ -5,4 +5,5 @@ mod model;
 mod properties;
 mod redriving;
 mod rendering;
+mod rollouts;
 mod sizing;

@@ -42,12 +42,13 @@ pub(super) async fn request(cluster: &Cluster, action: &str, request: Request) -
     bail!("the operator has not answered within {} s; the request stands", request.timeout)
 }
 
-/// What the operator says of the request, once it has handled it.
+/// Where the rollout is, once the operator has answered the request.
 fn answer(object: &DynamicObject, id: &str) -> Option<String> {
     let handled = object.data.pointer("/status/handledRequests")?.as_array()?;
-    let one =
-        handled.iter().find(|one| one.as_str() == Some(id) || one.get("id").and_then(Value::as_str) == Some(id))?;
-    Some(one.get("result").and_then(Value::as_str).unwrap_or("done").to_owned())
+    handled.iter().find(|one| one.as_str() == Some(id))?;
+    let rollout = |field: &str| object.data.pointer(&format!("/status/rollout/{field}")).and_then(Value::as_str);
+    let found = rollout("phase").map(|phase| format!("{phase}: {}", rollout("message").unwrap_or_default()));
+    Some(found.unwrap_or_else(|| "answered".to_owned()))
 }
 
 pub(super) async fn suspend(cluster: &Cluster, object: &str, suspend: bool) -> Result<()> {
@@ -84,12 +85,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_that_to_the_own_request() {
-        let with = |handled: Value| object(json!({ "metadata": {}, "status": { "handledRequests": handled } }));
-        assert_eq!(answer(&with(json!(["a", "b"])), "b").as_deref(), Some("done"));
-        let told = json!([{ "id": "a", "result": "nothing to promote" }]);
-        assert_eq!(answer(&with(told), "a").as_deref(), Some("nothing to promote"));
-        assert_eq!(answer(&with(json!(["a"])), "b"), None);
+    fn an_answer_is_that_to_the_own_request_and_says_where_the_rollout_is() {
+        let with = |handled: Value, rollout: Value| {
+            object(json!({ "metadata": {}, "status": { "handledRequests": handled, "rollout": rollout } }))
+        };
+        let stable = json!({ "phase": "Stable", "message": "revision a is active" });
+        let told = answer(&with(json!(["a", "b"]), stable.clone()), "b");
+        assert_eq!(told.as_deref(), Some("Stable: revision a is active"));
+        assert_eq!(answer(&with(json!(["a"]), stable), "b"), None);
+        assert_eq!(answer(&with(json!(["a"]), Value::Null), "a").as_deref(), Some("answered"));
         assert_eq!(answer(&object(json!({ "metadata": {} })), "b"), None);
     }
 

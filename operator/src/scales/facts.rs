@@ -95,6 +95,7 @@ pub(super) fn belongs(pod: &Pod, namespace: &str, pipeline: &str) -> bool {
     pod.metadata.namespace.as_deref() == Some(namespace)
         && label(names::PIPELINE) == Some(pipeline)
         && label(names::SUSPECTS).is_none()
+        && label(names::PREVIEW).is_none()
 }
 
 #[cfg(test)]

@@ -203,7 +203,7 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
             action: "Delete",
             note: format!("Deployment {name} is told to end: nothing is left for it to do"),
         }),
-        Doomed::ConfigMap(_) | Doomed::Pod(_) => None,
+        Doomed::ConfigMap(_) | Doomed::PodNow(_) | Doomed::Pod(_) => None,
     }
 }
 

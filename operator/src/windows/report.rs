@@ -99,7 +99,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let phase = phase(seen, rollout, &findings);
     let message = message(rollout, phase, &findings);
     let query = seen.admitted.as_ref().ok();
-    let conditions = summary(&findings, changes(rollout), &message)
+    let conditions = summary(&findings, changes(rollout), false, &message)
         .into_iter()
         .chain(findings)
         .chain(of_input(seen, &old))

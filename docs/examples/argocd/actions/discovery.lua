@@ -1,14 +1,18 @@
--- What can be done with an object as it is. Requests are offered where the operator says that it answers them (status.handledRequests).
+-- What can be done with an object as it is: what status.rollout and status.deadLetters say that there is something to do for.
 local status = obj.status or {}
-local answers = status.handledRequests ~= nil
-local trial = answers and status.previewRevision ~= nil
-local phase = status.rollout ~= nil and status.rollout.phase or nil
+local rollout = status.rollout or {}
+local pipeline = obj.kind == "IngestPipeline"
+-- A revision that is on its way, beside one that works.
+local trial = pipeline and rollout.preview ~= nil and rollout.active ~= nil
+local phase = rollout.phase
+local waits = phase == "Previewing" or phase == "AwaitingPromotion" or phase == "Verifying"
+local ended = phase == "RollingBack" or phase == "Aborted"
 
 local actions = {}
 actions["suspend"] = { ["disabled"] = obj.spec.suspend == true }
 actions["resume"] = { ["disabled"] = obj.spec.suspend ~= true }
-actions["promote"] = { ["disabled"] = not trial }
-actions["abort"] = { ["disabled"] = not trial }
-actions["retry"] = { ["disabled"] = not (answers and (phase == "Aborted" or phase == "Failed")) }
-actions["redrive"] = { ["disabled"] = not (answers and (status.deadLetters or 0) > 0) }
+actions["promote"] = { ["disabled"] = not (trial and waits) }
+actions["abort"] = { ["disabled"] = not (trial and not ended) }
+actions["retry"] = { ["disabled"] = not (pipeline and ended and rollout.abortedRevision ~= nil) }
+actions["redrive"] = { ["disabled"] = not (pipeline and (status.deadLetters or 0) > 0) }
 return actions

@@ -1,6 +1,6 @@
 //! What is promised of decisions, one claim a test.
 
-use drover_crds::api::Phase;
+use drover_crds::api::{Evidence, Phase};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use serde_json::json;
 
@@ -144,10 +144,10 @@ fn a_revision_that_is_told_to_end_is_not_taken_for_one_that_consumes() {
 #[test]
 fn a_revision_that_cannot_start_is_told_and_the_old_one_goes_on() {
     let mut world = running();
-    let old = world.deployments()[0].clone();
-    world.edit(|s| s.worker = serde_json::from_value(json!({"image": "registry.example/none:1"})).unwrap());
+    let old = world.deployments();
+    world.edit(|s| s.worker = serde_json::from_value(json!({"podTemplate": {"labels": {"a": "b"}}})).unwrap());
     world.step();
-    let new = world.deployments().into_iter().find(|d| *d != old).unwrap();
+    let new = world.deployments().into_iter().find(|d| !old.contains(d)).unwrap();
     world.pod_waits(&new, "ImagePullBackOff", "Back-off pulling image: ErrImagePull: not found");
     world.step();
     assert_eq!(reason(&world, "WorkersReady"), "False ImagePullFailed");
@@ -156,7 +156,7 @@ fn a_revision_that_cannot_start_is_told_and_the_old_one_goes_on() {
         told.contains("registry.example/x:1") && told.contains("not found") && !told.contains("Back-off"),
         "{told}"
     );
-    assert!(world.deployments().contains(&old));
+    assert!(world.deployments().contains(&old[0]));
 }
 
 #[test]
@@ -345,6 +345,26 @@ fn suspects_are_left_to_the_revision_that_works() {
     world.edit(|s| s.source.prefetch = Some(7));
     world.step();
     assert_eq!(world.owned.suspects, before, "the new one is on its way");
+}
+
+#[test]
+fn suspects_are_worked_on_while_the_spec_asks_for_one_that_was_given_up() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.converge();
+    let pods = world.owned.suspects[0].spec.clone().unwrap().template;
+    world.suspects = Some(vec![0, 0]);
+    world.converge();
+    world.edit(|s| s.worker.get_or_insert_default().image = Some("registry.example/mine:2".to_owned()));
+    world.does = Evidence { waiting_seconds: 600.0, ..Evidence::default() };
+    world.step();
+    world.step();
+    assert_eq!(reason(&world, "Ready"), "False RolloutAborted");
+    world.suspects = Some(vec![300, 1]);
+    world.converge();
+    let told = |name: &str, replicas| (format!("p-suspects-{name}"), replicas);
+    assert_eq!(for_suspects(&world), [told("1", 2), told("2", 1)]);
+    assert_eq!(world.owned.suspects[0].spec.clone().unwrap().template, pods, "by the revision that works");
 }
 
 #[test]

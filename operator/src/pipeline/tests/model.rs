@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drover_crds::api::{IngestPipeline, IngestPipelineSpec, ScalingMode, Status};
+use drover_crds::api::{Evidence, IngestPipeline, IngestPipelineSpec, RolloutPhase, ScalingMode, Status};
 use drover_worker::status::{Failures, HoldingStatus, WorkerStatus};
 use k8s_openapi::{
     api::{
@@ -25,6 +25,7 @@ use crate::{
     pipeline::admit,
     problem::{External, Problem},
     redrive::Progress,
+    rollout::Mirror,
     scaling::{Decision, Reason},
 };
 
@@ -41,6 +42,11 @@ pub(super) struct World {
     pub clock: Timestamp,
     pub status_age: Option<Duration>,
     pub scale: Option<Decision>,
+    pub turn: bool,
+    /// What both sides do in each phase that is judged.
+    pub does: Evidence,
+    /// The same once the new side is on the source, where that is something else.
+    pub does_on_source: Option<Evidence>,
     pub redrive: Option<Progress>,
 }
 
@@ -77,6 +83,9 @@ impl World {
             clock: "2026-01-01T00:00:00Z".parse().unwrap(),
             status_age: None,
             scale: None,
+            turn: true,
+            does: Evidence::default(),
+            does_on_source: None,
             redrive: None,
         }
     }
@@ -106,6 +115,9 @@ impl World {
             suspects: self.suspects.clone(),
             workers: self.workers.clone(),
             scale: self.scale,
+            mirror: self.mirror(),
+            evidence: self.evidence(),
+            turn: self.turn,
             redrive: self.redrive.clone(),
             install: Install {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
@@ -113,6 +125,22 @@ impl World {
                 namespace: Some("drover-system".to_owned()),
             },
         }
+    }
+
+    /// The hub does with the mirror what the status says.
+    fn mirror(&self) -> Mirror {
+        let state = self.status().rollout.unwrap_or_default();
+        match state.phase {
+            _ if state.mirror.is_none() || !self.hub.is_fine() => Mirror::Unknown,
+            RolloutPhase::Previewing => Mirror::Declared,
+            _ => Mirror::Gone,
+        }
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        let state = self.status().rollout?;
+        let does = self.does_on_source.filter(|_| state.phase == RolloutPhase::Verifying).unwrap_or(self.does);
+        state.evidence.map(|e| Evidence { before: e.before, ..does })
     }
 
     pub(super) fn plan(&self) -> Plan {
@@ -135,12 +163,18 @@ impl World {
             left = left.saturating_sub(1);
             alive
         };
+        if let Some(status) = plan.status.as_ref().filter(|_| plan.status_first) {
+            if !next() {
+                return;
+            }
+            self.object.status = Some(status.clone());
+        }
         for (object, _) in &plan.writes {
             if next() {
                 self.write(object.clone());
             }
         }
-        if let Some(status) = &plan.status
+        if let Some(status) = plan.status.as_ref().filter(|_| !plan.status_first)
             && next()
         {
             self.object.status = Some(status.clone());
@@ -163,7 +197,9 @@ impl World {
             }
             Object::Deployment(mut o) => {
                 let labels = o.metadata.labels.as_ref();
-                let list = if labels.is_some_and(|l| l.contains_key(names::SUSPECTS)) {
+                let list = if labels.is_some_and(|l| l.contains_key(names::PREVIEW)) {
+                    &mut self.owned.previews
+                } else if labels.is_some_and(|l| l.contains_key(names::SUSPECTS)) {
                     &mut self.owned.suspects
                 } else {
                     &mut self.owned.deployments
@@ -182,13 +218,16 @@ impl World {
             Doomed::Deployment(name) => {
                 self.change(name, |d| d.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH)));
             }
-            Doomed::Pod(name) => self.owned.pods.retain(|p| p.metadata.name.as_ref() != Some(name)),
+            Doomed::Pod(name) | Doomed::PodNow(name) => {
+                self.owned.pods.retain(|p| p.metadata.name.as_ref() != Some(name));
+            }
             Doomed::ConfigMap(name) => self.owned.config_maps.retain(|c| c.metadata.name.as_ref() != Some(name)),
         }
     }
 
     fn change(&mut self, name: &str, change: impl FnOnce(&mut Deployment)) {
-        if let Some(d) = self.owned.deployments.iter_mut().find(|d| d.metadata.name.as_deref() == Some(name)) {
+        let all = self.owned.deployments.iter_mut().chain(&mut self.owned.previews);
+        if let Some(d) = all.into_iter().find(|d| d.metadata.name.as_deref() == Some(name)) {
             change(Arc::make_mut(d));
         }
     }
@@ -196,7 +235,8 @@ impl World {
     /// Every Deployment gets the pods that it wants, and they consume; those that are deleted drain and go.
     pub(super) fn settle(&mut self) {
         self.owned.deployments.retain(|d| d.metadata.deletion_timestamp.is_none());
-        for name in self.deployments() {
+        self.owned.previews.retain(|d| d.metadata.deletion_timestamp.is_none());
+        for name in self.deployments().into_iter().chain(self.previews()) {
             let wanted = self.replicas(&name);
             self.available(&name, wanted);
         }
@@ -218,8 +258,17 @@ impl World {
         self.owned.deployments.iter().filter_map(|d| d.metadata.name.clone()).collect()
     }
 
+    pub(super) fn previews(&self) -> Vec<String> {
+        self.owned.previews.iter().filter_map(|d| d.metadata.name.clone()).collect()
+    }
+
     pub(super) fn replicas(&self, name: &str) -> i32 {
-        let found = self.owned.deployments.iter().find(|d| d.metadata.name.as_deref() == Some(name));
+        let found = self
+            .owned
+            .deployments
+            .iter()
+            .chain(&self.owned.previews)
+            .find(|d| d.metadata.name.as_deref() == Some(name));
         found.and_then(|d| d.spec.as_ref()?.replicas).unwrap_or(0)
     }
 
@@ -232,6 +281,13 @@ impl World {
     pub(super) fn consuming(&self) -> i32 {
         let live = self.owned.deployments.iter().filter(|d| d.metadata.deletion_timestamp.is_none());
         live.filter_map(|d| d.status.as_ref()?.ready_replicas).sum()
+    }
+
+    /// Pods of the active revision that consume.
+    pub(super) fn consuming_of_active(&self) -> i32 {
+        let active = self.status().rollout.and_then(|r| r.active).map(|r| names::of_revision("p", &r));
+        let found = self.owned.deployments.iter().find(|d| d.metadata.name == active);
+        found.and_then(|d| d.status.as_ref()?.ready_replicas).unwrap_or(0)
     }
 
     pub(super) fn status(&self) -> Status {

@@ -205,7 +205,7 @@ impl World {
                 }
             }
             Doomed::ConfigMap(name) => self.owned.config_maps.retain(|c| c.metadata.name.as_ref() != Some(name)),
-            Doomed::Pod(_) => {}
+            Doomed::PodNow(_) | Doomed::Pod(_) => {}
         }
     }
 
