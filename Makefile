@@ -37,7 +37,7 @@ test: ## Every test but the slow ones (KEEP=1 leaves the cluster up)
 
 .PHONY: test-full
 test-full: ## Every test, the slow ones too
-	@FULL=1 e2e/test.sh lint pure hub chart cluster
+	@FULL=1 e2e/test.sh lint pure hub hub4 chart cluster
 
 .PHONY: test-pure
 test-pure: ## Tests that need nothing
@@ -50,6 +50,10 @@ test-chart: ## The chart, alerts, dashboard, Argo CD scripts, overlays, pages an
 .PHONY: test-hub
 test-hub: ## Tests against a real RabbitMQ and PostgreSQL
 	@e2e/test.sh hub
+
+.PHONY: test-hub4
+test-hub4: ## The same against RabbitMQ 4
+	@e2e/test.sh hub4
 
 .PHONY: test-cluster
 test-cluster: ## End-to-end tests on the cluster

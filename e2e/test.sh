@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the suites named, in this order: lint pure hub chart cluster. The last line is the count over all of them.
+# Runs the suites named, in this order: lint pure hub hub4 chart cluster; hub4, the hub suite on RabbitMQ 4, only where it is named. The last line is the count over all of them.
 #   FULL=1  the slow tests too        KEEP=1  leave up what this run started
 #   DROVER_E2E_THREADS=4  tests on the cluster at a time      DROVER_E2E_KEEP=1  a failed one leaves its namespace
 # shellcheck source=e2e/cluster/lib.sh
@@ -16,6 +16,7 @@ finish() {
     local status=$?
     trap - EXIT INT TERM
     if [ -z "${KEEP:-}" ]; then
+        [ -z "${newer:-}" ] || "$REPO/e2e/services/ctl.sh" test4 down || status=1
         # A demo that was started meanwhile keeps the node.
         [ "$started" != node ] || [ ! -e "$RUN/demo/env" ] || started=services
         case $started in
@@ -145,6 +146,16 @@ for name in "$@"; do
             surroundings
             suite hub hub
             ;;
+        hub4)
+            surroundings
+            newer=$([ -e "$RUN/test4/env" ] || echo started)
+            "$REPO/e2e/services/ctl.sh" test4 up 9>&-
+            # shellcheck source=/dev/null
+            . "$RUN/test4/env"
+            suite hub4 hub
+            # shellcheck source=/dev/null
+            . "$RUN/test/env"
+            ;;
         cluster)
             surroundings
             "$REPO/e2e/images/build.sh" tests
@@ -152,6 +163,6 @@ for name in "$@"; do
             . "$RUN/images.env"
             suite cluster cluster
             ;;
-        *) die "unknown suite $name: lint, pure, hub, chart, cluster" ;;
+        *) die "unknown suite $name: lint, pure, hub, hub4, chart, cluster" ;;
     esac
 done

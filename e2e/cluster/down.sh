@@ -38,7 +38,7 @@ in_network() {
     done
 }
 
-for set in demo test; do
+for set in demo test test4; do
     [ ! -d "$RUN/$set" ] || DROVER_LOCK_HELD=1 "$REPO/e2e/services/ctl.sh" "$set" down 9>&- || true
 done
 outer=$(cat "$NODE/unshare.pid" 2> /dev/null || true)
