@@ -52,6 +52,8 @@ async fn one_killer(kind: &str, prefetch: u16) -> Result<()> {
         let dead = t.dead_letters().await?;
         let told = dead[0].headline();
         ensure!(told.contains("KilledWorker"), "{told}");
+        let ended = if kind == "memory" { "handler: OOMKilled" } else { "" };
+        ensure!(told.contains(ended), "{told}");
         let rows =
             t.store.admin.number(&format!("select count(*) from {NAME} where message_id = 'm-{KILLER:06}'")).await?;
         ensure!(rows == 0, "the killer is a row");

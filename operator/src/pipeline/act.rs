@@ -13,10 +13,7 @@ use kube_runtime::events::{Event, EventType};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::{
-    plan::{self, Doomed, Notice, Plan},
-    size::DELETION_COST,
-};
+use super::plan::{self, Doomed, Mark, Notice, Plan};
 use crate::{
     context::{Context, now},
     drift::Repair,
@@ -78,7 +75,7 @@ impl Error {
 /// The first write that fails; the rest is planned anew.
 pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
-    spare(ctx, &namespace, &plan.costs).await;
+    mark(ctx, &namespace, &plan.marks).await;
     if let Some(status) = plan.status.as_ref().filter(|_| plan.status_first) {
         write_status(ctx, object, status).await?;
     }
@@ -100,20 +97,20 @@ pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Re
     Ok(())
 }
 
-/// Tells which pods are busy. One that cannot be told of is no worse off than without: what it holds is returned when it ends.
-async fn spare(ctx: &Context, namespace: &str, costs: &[(String, String)]) {
+/// Marks pods. One that cannot be told of is no worse off than without: what a busy one holds is returned when it ends.
+async fn mark(ctx: &Context, namespace: &str, marks: &[Mark]) {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let patches: Vec<_> = costs.iter().map(|(pod, cost)| tell_cost(api.clone(), pod.clone(), cost.clone())).collect();
+    let patches: Vec<_> = marks.iter().map(|mark| patch(api.clone(), mark.clone())).collect();
     stream::iter(patches).for_each_concurrent(AT_ONCE, |patch| patch).await;
-    for _ in costs {
+    for _ in marks {
         ctx.metrics.wrote("Pod", "patch");
     }
 }
 
-async fn tell_cost(api: Api<Pod>, pod: String, cost: String) {
-    let patch = json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
+async fn patch(api: Api<Pod>, Mark { pod, annotation, value }: Mark) {
+    let patch = json!({ "metadata": { "annotations": { annotation: value } } });
     if let Err(error) = api.patch_metadata(&pod, &PatchParams::default(), &Patch::Merge(patch)).await {
-        tracing::debug!(%error, pod, "its deletion cost could not be written");
+        tracing::debug!(%error, pod, annotation, "a mark could not be written");
     }
 }
 

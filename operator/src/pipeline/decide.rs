@@ -14,7 +14,7 @@ use kube::Resource as _;
 
 use super::{
     cutover, network,
-    plan::{Doomed, Notice, Object, Plan},
+    plan::{Doomed, Mark, Notice, Object, Plan},
     pods,
     render::{Revision, Subject},
     report::{self, Rollout},
@@ -58,7 +58,8 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
         plan.writes.extend(for_suspects(seen, &subject, active));
     }
     plan.writes.extend(older(seen, &state, &wanted, sizes.active));
-    plan.costs = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
+    plan.marks = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
+    plan.marks.extend(pods::last_exits(&seen.owned.pods));
     plan.events = plan.writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
     plan.events.extend(facts.requests.iter().map(|(command, id)| answered(*command, id, &state)));
     plan.deletes = obsolete(seen, &rollout);
@@ -110,7 +111,7 @@ fn older(seen: &Snapshot, state: &RolloutStatus, wanted: &Revision, need: i32) -
 }
 
 /// Costs of the pods of a Deployment that is to have fewer; where none is left there is nothing to choose.
-fn shrinks(seen: &Snapshot, object: &Object) -> Option<Vec<(String, String)>> {
+fn shrinks(seen: &Snapshot, object: &Object) -> Option<Vec<Mark>> {
     let Object::Deployment(wanted) = object else { return None };
     let live = deployment(&seen.owned, &wanted.metadata)?;
     let fewer = (1..size::asked(live)).contains(&replicas(wanted));

@@ -12,12 +12,12 @@ use k8s_openapi::api::{
 
 use crate::{drift::Repair, redrive::Order};
 
-/// Costs of pods, writes in their order, then the status, then deletions, then events, then when to look again. A status that says
+/// Marks of pods, writes in their order, then the status, then deletions, then events, then when to look again. A status that says
 /// where a rollout goes from here comes before the writes: whoever finds them finds also why.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Plan {
-    /// Pods and what it would cost to lose them, before some are removed.
-    pub costs: Vec<(String, String)>,
+    /// What pods are told by annotations, before some are removed.
+    pub marks: Vec<Mark>,
     /// Objects to write, in this order: what pods refer to comes before what makes pods.
     pub writes: Vec<(Object, Repair)>,
     /// The status to write, where it says something new.
@@ -32,6 +32,14 @@ pub(crate) struct Plan {
     pub events: Vec<Notice>,
     /// When to look again if nothing happens.
     pub requeue: Duration,
+}
+
+/// An annotation of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub pod: String,
+    pub annotation: &'static str,
+    pub value: String,
 }
 
 /// An object in the cluster.

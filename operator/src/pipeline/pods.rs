@@ -3,11 +3,12 @@
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{ContainerStatus, Pod},
+        core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod},
     },
     jiff::SignedDuration,
 };
 
+use super::plan::Mark;
 use crate::{names, problem::Problem};
 
 /// A container that lived so long was at work when it died, and not broken from the start.
@@ -74,6 +75,28 @@ pub(super) fn backed_off(pods: &[impl AsRef<Pod>]) -> Vec<String> {
     pods.iter().map(AsRef::as_ref).filter(idles).map(|pod| name(pod).to_owned()).collect()
 }
 
+/// What workers for suspects are told of the last end of a container of the pipeline's, for the message that proves to be the cause.
+pub(super) fn last_exits(pods: &[impl AsRef<Pod>]) -> Vec<Mark> {
+    let pods = || pods.iter().map(AsRef::as_ref);
+    let Some(value) = pods().flat_map(containers).filter_map(end).max() else { return Vec::new() };
+    let reads = |pod: &&Pod| label(pod, names::SUSPECTS).is_some() && pod.metadata.deletion_timestamp.is_none();
+    // Beginning with its time, what is newer is greater.
+    let is_news = |pod: &&Pod| {
+        let known = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::LAST_EXIT));
+        known.is_none_or(|known| *known < value)
+    };
+    let mark = |pod: &Pod| Mark { pod: name(pod).to_owned(), annotation: names::LAST_EXIT, value: value.clone() };
+    pods().filter(reads).filter(is_news).map(mark).collect()
+}
+
+/// When and how a container ended that was not asked to.
+fn end(container: &ContainerStatus) -> Option<String> {
+    let ended = |state: &Option<ContainerState>| state.as_ref()?.terminated.clone();
+    let ended = ended(&container.state).or_else(|| ended(&container.last_state)).filter(|t| t.exit_code != 0)?;
+    let at = ended.finished_at.as_ref()?.0;
+    Some(format!("{at} {}: {}", container.name, exit(&ended)))
+}
+
 /// The worker's, and the handler's that outlives it.
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
@@ -128,21 +151,30 @@ fn crashing(pod: &Pod) -> Option<Problem> {
 fn crash(pod: &Pod, container: &ContainerStatus) -> Problem {
     let message = format!(
         "workers end soon after their start ({}): kubectl logs --previous {} tells why",
-        last_exit(container),
+        container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map_or("exit unknown".to_owned(), exit),
         name(pod)
     );
     Problem::new("CrashLooping", message)
 }
 
-fn last_exit(container: &ContainerStatus) -> String {
-    let ended = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-    match ended {
-        Some(t) => match (&t.reason, t.signal) {
-            (_, Some(signal)) => format!("signal {signal}"),
-            (Some(reason), _) if reason != "Error" => format!("{reason}, exit code {}", t.exit_code),
-            _ => format!("exit code {}", t.exit_code),
-        },
-        None => "exit unknown".to_owned(),
+fn exit(ended: &ContainerStateTerminated) -> String {
+    let code = match ended.signal.unwrap_or(ended.exit_code - 128) {
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        _ => return told(ended, &format!("exit code {}", ended.exit_code)),
+    };
+    told(ended, &format!("exit code {}, {code}", ended.exit_code))
+}
+
+fn told(ended: &ContainerStateTerminated, code: &str) -> String {
+    match ended.reason.as_deref() {
+        Some(reason) if reason != "Error" => format!("{reason} ({code})"),
+        _ => code.to_owned(),
     }
 }
 

@@ -6,14 +6,17 @@ use drover_crds::{
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 
-use super::snapshot::{Owned, Snapshot};
+use super::{
+    plan::Mark,
+    snapshot::{Owned, Snapshot},
+};
 use crate::{
     names,
     scaling::{Decision, Policy},
 };
 
 /// The `ReplicaSet` controller removes pods of a smaller cost first.
-pub(super) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Pods that every revision that takes messages, or is to, should have; `decided` is what the scaler came to last.
 pub(crate) fn replicas(scaling: &Scaling, suspend: bool, decided: Option<u32>, owned: &Owned) -> i32 {
@@ -81,15 +84,16 @@ pub(crate) fn resized(live: &Deployment, replicas: i32) -> Deployment {
 }
 
 /// Deletion costs to write before pods are removed: what each has in hand, where that is not what its annotation says.
-pub(super) fn costs(seen: &Snapshot, revision: &str) -> Vec<(String, String)> {
+pub(super) fn costs(seen: &Snapshot, revision: &str) -> Vec<Mark> {
     let own = seen.owned.pods.iter().filter(|p| label(p, names::REVISION) == Some(revision));
     own.filter_map(|pod| {
         let name = pod.metadata.name.clone()?;
         let worker = seen.workers.iter().find(|w| w.pod == name).and_then(|w| w.status.as_ref());
         let cost = worker.map_or(0, |w| i32::try_from(w.in_flight.saturating_add(w.held)).unwrap_or(i32::MAX));
         let written = pod.metadata.annotations.as_ref().and_then(|a| a.get(DELETION_COST));
-        let cost = cost.to_string();
-        (written.map_or("0", String::as_str) != cost).then_some((name, cost))
+        let value = cost.to_string();
+        let news = written.map_or("0", String::as_str) != value;
+        news.then_some(Mark { pod: name, annotation: DELETION_COST, value })
     })
     .collect()
 }

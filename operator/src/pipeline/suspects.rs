@@ -7,7 +7,9 @@ use drover_worker::{settings as var, status::WorkerStatus};
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
-        core::v1::{EnvVar, Pod},
+        core::v1::{
+            DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar, ObjectFieldSelector, Pod, Volume, VolumeMount,
+        },
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
@@ -17,6 +19,11 @@ use crate::{names, workers::is_running};
 
 /// Suspects for which one more worker is started: those of one lost worker with the usual prefetch.
 const EACH: u32 = 200;
+
+/// Where a pod finds what it is told by its annotations.
+const ABOUT_ITSELF: &str = "/run/drover/pod";
+const LAST_EXIT: &str = "last-exit";
+const VOLUME: &str = "pod";
 
 /// Whether a pipeline has, or had, queues of suspects.
 pub(super) fn are_possible(pipeline: &Pipeline, seen: &Snapshot) -> bool {
@@ -96,15 +103,25 @@ fn deployment(subject: &Subject<'_>, active: &Deployment, step: u8, replicas: i3
     pod_labels.extend(labels);
     let selector = LabelSelector { match_labels: Some(selected), match_expressions: None };
     if let Some(spec) = template.spec.as_mut() {
+        spec.volumes.get_or_insert_default().push(about_itself());
         for container in &mut spec.containers {
             let env = container.env.get_or_insert_default();
-            env.extend(
-                [(var::ROLE, suspects_key(step)), (var::SUSPECTS, "true".to_owned())].map(|(name, value)| EnvVar {
-                    name: name.to_owned(),
-                    value: Some(value),
-                    value_from: None,
-                }),
-            );
+            let told = [
+                (var::ROLE, suspects_key(step)),
+                (var::SUSPECTS, "true".to_owned()),
+                (var::LAST_EXIT_FILE, format!("{ABOUT_ITSELF}/{LAST_EXIT}")),
+            ];
+            env.extend(told.map(|(name, value)| EnvVar {
+                name: name.to_owned(),
+                value: Some(value),
+                value_from: None,
+            }));
+            container.volume_mounts.get_or_insert_default().push(VolumeMount {
+                name: VOLUME.to_owned(),
+                mount_path: ABOUT_ITSELF.to_owned(),
+                read_only: Some(true),
+                ..VolumeMount::default()
+            });
         }
     }
     let spec = DeploymentSpec {
@@ -115,4 +132,22 @@ fn deployment(subject: &Subject<'_>, active: &Deployment, step: u8, replicas: i3
         ..DeploymentSpec::default()
     };
     Deployment { metadata, spec: Some(spec), status: None }
+}
+
+/// Kubelet writes a changed annotation into it at the pod's next look.
+fn about_itself() -> Volume {
+    let field = ObjectFieldSelector {
+        api_version: Some("v1".to_owned()),
+        field_path: format!("metadata.annotations['{}']", names::LAST_EXIT),
+    };
+    let file = DownwardAPIVolumeFile {
+        path: LAST_EXIT.to_owned(),
+        field_ref: Some(field),
+        ..DownwardAPIVolumeFile::default()
+    };
+    Volume {
+        name: VOLUME.to_owned(),
+        downward_api: Some(DownwardAPIVolumeSource { items: Some(vec![file]), default_mode: Some(0o444) }),
+        ..Volume::default()
+    }
 }

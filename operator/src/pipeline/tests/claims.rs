@@ -8,7 +8,7 @@ use super::model::{World, holding, spec};
 use crate::{
     condition::find,
     names,
-    pipeline::plan::Doomed,
+    pipeline::plan::{Doomed, Mark},
     problem::{External, Problem},
 };
 
@@ -377,6 +377,8 @@ fn workers_for_suspects_are_those_of_the_revision_and_read_another_queue() {
     let env = pod.containers[0].env.clone().unwrap();
     let value = |name: &str| env.iter().find(|e| e.name == name).and_then(|e| e.value.clone());
     assert_eq!(value("DROVER_ROLE").as_deref(), Some("suspects-1"));
+    assert_eq!(value("DROVER_LAST_EXIT_FILE").as_deref(), Some("/run/drover/pod/last-exit"));
+    assert_eq!(pod.containers[0].volume_mounts.as_ref().unwrap().last().unwrap().mount_path, "/run/drover/pod");
     assert_eq!(pod.init_containers.unwrap()[0].name, "handler");
     let labels = found.template.metadata.unwrap().labels.unwrap();
     assert!(!labels.contains_key(names::REVISION), "or the revision's Deployment would take them for its own");
@@ -407,6 +409,35 @@ fn a_pod_that_died_at_work_is_replaced_and_a_broken_one_is_not() {
     let replaced =
         [Doomed::Pod("pod-drover.dev/revision-9".to_owned()), Doomed::Pod("pod-drover.dev/suspects-1".to_owned())];
     assert_eq!(world.plan().deletes, replaced);
+}
+
+#[test]
+fn workers_for_suspects_are_told_how_a_container_ended_last() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.converge();
+    assert_eq!(world.plan().marks, [], "nothing has ended");
+    for (label, seconds) in [("drover.dev/revision", 9), ("drover.dev/revision", 4), ("drover.dev/suspects", 1)] {
+        world.owned.pods.push(backed_off(label, seconds).into());
+    }
+    let mark = |value: &str| Mark {
+        pod: "pod-drover.dev/suspects-1".to_owned(),
+        annotation: names::LAST_EXIT,
+        value: value.to_owned(),
+    };
+    assert_eq!(world.plan().marks, [mark("2026-01-01T00:00:09Z handler: exit code 139, SIGSEGV")], "the newest, once");
+    for (known, told) in [("2026-01-01T00:00:09Z handler: exit code 139, SIGSEGV", 0), ("2026-01-01T00:00:08Z", 1)] {
+        let mut pod = backed_off("drover.dev/suspects", 1);
+        pod.metadata.annotations = Some([(names::LAST_EXIT.to_owned(), known.to_owned())].into());
+        *world.owned.pods.last_mut().unwrap() = pod.into();
+        assert_eq!(world.plan().marks.len(), told, "{known}");
+    }
+    let mut killed = backed_off("drover.dev/revision", 10);
+    let status = &mut killed.status.as_mut().unwrap().init_container_statuses.as_mut().unwrap()[0];
+    let ended = status.last_state.as_mut().unwrap().terminated.as_mut().unwrap();
+    (ended.exit_code, ended.reason) = (137, Some("OOMKilled".to_owned()));
+    world.owned.pods.push(killed.into());
+    assert_eq!(world.plan().marks, [mark("2026-01-01T00:00:10Z handler: OOMKilled (exit code 137, SIGKILL)")]);
 }
 
 #[test]

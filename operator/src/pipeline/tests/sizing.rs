@@ -128,12 +128,14 @@ fn busy_pods_are_marked_before_some_go_and_only_then() {
         world.pod_works(&name, pod, in_flight);
     }
     world.decided(4);
-    assert!(world.plan().costs.is_empty());
+    assert!(world.plan().marks.is_empty());
     world.decided(2);
     let plan = world.plan();
-    assert_eq!(plan.costs, [("b".to_owned(), "2".to_owned()), ("c".to_owned(), "1".to_owned())]);
+    let marks: Vec<(&str, &str)> = plan.marks.iter().map(|mark| (&*mark.pod, &*mark.value)).collect();
+    assert_eq!(marks, [("b", "2"), ("c", "1")]);
+    assert!(plan.marks.iter().all(|mark| mark.annotation == "controller.kubernetes.io/pod-deletion-cost"));
     world.decided(0);
-    assert!(world.plan().costs.is_empty(), "all go");
+    assert!(world.plan().marks.is_empty(), "all go");
 }
 
 #[test]
