@@ -1,6 +1,7 @@
 //! Benchmarks: which there are, how each is run, and where its figures go.
 
 pub mod cargo;
+pub mod cutover;
 pub mod footprint;
 pub mod from_zero;
 pub mod live_trace;
@@ -34,13 +35,15 @@ pub enum Bench {
     LiveTrace,
     /// Few messages that take long, where nothing runs.
     SlowMessages,
+    /// A new revision takes over under load.
+    Cutover,
     /// Memory and images.
     Footprint,
 }
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Drain,
         Self::Retry,
         Self::DecodeAndWindow,
@@ -51,6 +54,7 @@ impl Bench {
         Self::LoadTrace,
         Self::LiveTrace,
         Self::SlowMessages,
+        Self::Cutover,
         Self::Footprint,
     ];
 
@@ -68,6 +72,7 @@ impl Bench {
             Self::LoadTrace => "load trace",
             Self::LiveTrace => "load trace on the cluster",
             Self::SlowMessages => "slow messages",
+            Self::Cutover => "cutover",
             Self::Footprint => "footprint",
         }
     }
@@ -92,6 +97,7 @@ impl Bench {
             Self::LoadTrace => cargo::run("drover-operator", "load_trace").await,
             Self::LiveTrace => live_trace::run().await,
             Self::SlowMessages => slow_messages::run().await,
+            Self::Cutover => cutover::run().await,
             Self::Footprint => footprint::run().await,
         }
     }

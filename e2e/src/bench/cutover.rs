@@ -1,0 +1,158 @@
+//! A good revision takes over while 2,000 messages a second arrive: what they wait then, and before.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use drover_crds::api::{IngestPipeline, RolloutPhase};
+use lapin::{Channel, options::ConfirmSelectOptions};
+use serde_json::json;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{Figure, Outcome};
+use crate::pipeline::{NAME, SEEN, manifest};
+use crate::publisher;
+use crate::trial::{Trial, lone_trial};
+use crate::until::until;
+
+/// Messages per second.
+const RATE: u32 = 2_000;
+/// How long it runs before a new revision is asked for, and after it has taken over.
+const CALM: Duration = Duration::from_secs(20);
+/// Of that, what is not counted: the first batches are those of a start.
+const WARM: i64 = 5_000;
+/// How often messages that are due are published.
+const TICK: Duration = Duration::from_millis(10);
+/// A whole rollout.
+const DONE: Duration = Duration::from_mins(5);
+
+/// Measures.
+pub async fn run() -> Result<Outcome> {
+    let mut rows = Vec::new();
+    lone_trial("cutover", async |t| {
+        let mut pipeline = manifest(NAME);
+        pipeline["spec"]["scaling"] = json!({ "minReplicas": 2 });
+        pipeline["spec"]["sink"]["postgres"]["columns"]["ts"] = json!("$.timestamp");
+        pipeline["spec"]["rollout"] = json!({ "blueGreen": {
+            "preview": { "maxSeconds": 30 },
+            "scaleDownDelaySeconds": 20,
+        } });
+        t.telemetry_as(&pipeline).await?;
+        t.store
+            .owner
+            .run(&format!("alter table {NAME} alter column received_at set default clock_timestamp()"))
+            .await?;
+        let enough = CancellationToken::new();
+        let (published, moments) = tokio::try_join!(publish(t, &enough), change(t, &enough))?;
+        until(SEEN * 4, async || {
+            let there = t.store.admin.number(&format!("select count(*) from {NAME}")).await?;
+            ensure!(there == i64::from(published), "{there} of {published} rows");
+            Ok(())
+        })
+        .await?;
+        t.no_dead_letters().await?;
+        rows = figures(t, published, moments).await?;
+        Ok(())
+    })
+    .await?;
+    Ok(Outcome { bench: "cutover".to_owned(), rows, more: serde_json::Map::new() })
+}
+
+/// Milliseconds since 1970: the start, the change, and when the new revision is the only one.
+type Moments = [i64; 3];
+
+async fn change(t: &Trial, enough: &CancellationToken) -> Result<Moments> {
+    // Whatever becomes of it, the publisher ends.
+    let _done = enough.clone().drop_guard();
+    let begin = millis();
+    tokio::time::sleep(CALM).await;
+    let active = async || -> Result<(RolloutPhase, Option<String>)> {
+        let state = t.api::<IngestPipeline>().get(NAME).await?.status.and_then(|s| s.rollout).context("no rollout")?;
+        Ok((state.phase, state.active))
+    };
+    let (_, first) = active().await?;
+    let changed = millis();
+    t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "source": { "maxBytes": 500_000 } } })).await?;
+    until(DONE, async || {
+        let (phase, now) = active().await?;
+        ensure!(phase == RolloutPhase::Stable && now != first, "{phase:?}");
+        Ok(())
+    })
+    .await?;
+    let alone = millis();
+    tokio::time::sleep(CALM).await;
+    Ok([begin, changed, alone])
+}
+
+/// Publishes until it is enough; how many.
+async fn publish(t: &Trial, enough: &CancellationToken) -> Result<u32> {
+    let channel = t.hub.channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let (start, mut number) = (Instant::now(), 0);
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !enough.is_cancelled() {
+        tick.tick().await;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+        let due = (start.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
+        let mut sent = Vec::new();
+        while number < due {
+            sent.push(send(&channel, number).await?);
+            number += 1;
+        }
+        for confirm in sent {
+            publisher::taken(confirm).await?;
+        }
+    }
+    Ok(number)
+}
+
+async fn send(channel: &Channel, number: u32) -> Result<lapin::PublisherConfirm> {
+    let body = json!({ "id": format!("m-{number:06}"), "deviceId": "d", "timestamp": millis(), "payloads": {} });
+    publisher::publish(channel, "devices.d", body.to_string().as_bytes()).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "a message carries when it was published: time enters here")]
+fn millis() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+async fn figures(t: &Trial, published: u32, [begin, changed, alone]: Moments) -> Result<Vec<Figure>> {
+    let number = async |what: &str, from: i64, to: i64| -> Result<f64> {
+        let sql = format!(
+            "select coalesce((1000 * ({what}))::bigint, 0) from (select ts, received_at, extract(epoch from received_at - ts) as wait,
+                 extract(epoch from received_at - lag(received_at) over (order by received_at)) as gap
+             from {NAME} where ts between to_timestamp({from} / 1000.0) and to_timestamp({to} / 1000.0)) as rows"
+        );
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of minutes")]
+        Ok(t.store.admin.number(&sql).await? as f64 / 1000.0)
+    };
+    let p99 = "percentile_disc(0.99) within group (order by wait)";
+    let before = number(p99, begin + WARM, changed).await?;
+    let during = number(p99, changed, alone).await?;
+    let gap = number("max(gap)", changed, alone).await?;
+    let seconds = Duration::from_millis((alone - changed).unsigned_abs()).as_secs_f64();
+    let row = |what: &str, floor: Option<f64>, ours: f64, unit: &str, aim: &str, met: bool| Figure {
+        what: what.to_owned(),
+        floor,
+        peer: None,
+        ours,
+        unit: unit.to_owned(),
+        aim: aim.to_owned(),
+        met,
+    };
+    let twice = "≤ 2 × floor";
+    Ok(vec![
+        row(
+            "published → row, p99 from the change to the old revision's end; floor: before it",
+            Some(before),
+            during,
+            "s",
+            twice,
+            during <= 2.0 * before,
+        ),
+        row("longest time without a row in it", None, gap, "s", "< 1 s", gap < 1.0),
+        row("change → the new revision alone", None, seconds, "s", "", true),
+        row("messages, each a row, once", None, f64::from(published), "", "all", true),
+    ])
+}
