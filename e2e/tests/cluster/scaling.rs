@@ -1,17 +1,25 @@
 //! How many workers run follows from what waits in the hub.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::IngestPipeline;
 use drover_e2e::cluster::is_ready;
 use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest};
+use drover_e2e::publisher::Publisher;
 use drover_e2e::shell;
 use drover_e2e::store::Each;
 use drover_e2e::trial::{Trial, lone_trial, trial};
 use drover_e2e::until::{throughout, until};
+use futures::StreamExt as _;
 use kube::ResourceExt;
+use kube::api::{WatchEvent, WatchParams};
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+/// A load that does not change, for so long.
+const STEADY: Duration = Duration::from_mins(1);
 
 /// A cooldown of five seconds, the shortest that may be, and what else is given.
 fn scaled(more: &Value) -> Value {
@@ -177,6 +185,47 @@ async fn the_sink_limit_says_nothing_where_there_is_none() -> Result<()> {
         })
         .await?;
         Ok(())
+    })
+    .await
+}
+
+/// What a status says besides numbers: whoever waits for it must learn of it at once.
+fn decision(pipeline: &IngestPipeline) -> String {
+    let status = pipeline.status.clone().unwrap_or_default();
+    let conditions: Vec<_> = status.conditions.iter().map(|c| (&c.type_, &c.status, &c.reason)).collect();
+    let scale = status.scale.as_ref().map(|s| (s.desired, &s.reason));
+    format!("{:?} {:?} {scale:?} {conditions:?}", status.phase, status.active_revision)
+}
+
+#[tokio::test]
+async fn under_a_steady_load_numbers_are_written_every_fifteen_seconds_at_most() -> Result<()> {
+    trial("steady", async |t| {
+        let pipeline = t.telemetry_as(&scaled(&json!({ "minReplicas": 1 }))).await?;
+        let parameters = WatchParams::default().fields(&format!("metadata.name={NAME}"));
+        let version = pipeline.resource_version().unwrap_or_default();
+        let mut changes = pin!(t.api::<IngestPipeline>().watch(&parameters, &version).await?);
+        let publisher = Publisher::new(12_000, STEADY);
+        let watching = async {
+            let (mut numbers, mut before, mut seen) = (Vec::new(), decision(&pipeline), pipeline.status.clone());
+            let start = Instant::now();
+            while let Ok(Some(change)) = timeout_at(start + STEADY, changes.next()).await {
+                let WatchEvent::Modified(now) = change? else { continue };
+                let (after, status) = (decision(&now), now.status.clone());
+                if after == before && status != seen {
+                    numbers.push(start.elapsed());
+                }
+                (before, seen) = (after, status);
+            }
+            Ok(numbers)
+        };
+        let (numbers, ()) = tokio::try_join!(watching, publisher.run(&t.hub))?;
+        let most = usize::try_from(STEADY.as_secs() / 15 + 1)?;
+        ensure!(
+            numbers.len() <= most,
+            "written {} times where nothing but numbers changed: {numbers:?}",
+            numbers.len()
+        );
+        t.rows(FLOW, 0..12_000).await
     })
     .await
 }
