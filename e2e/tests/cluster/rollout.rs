@@ -42,6 +42,8 @@ async fn awaits(t: &Trial, phase: RolloutPhase, reason: Option<&str>) -> Result<
     until(DONE, async || {
         let pipeline = t.api::<IngestPipeline>().get(NAME).await?;
         let found = state(&pipeline);
+        // Not to be mended by waiting.
+        assert!(phase != RolloutPhase::Aborted || found.reason != "Verified", "a bad revision is active: {found:?}");
         let as_wanted = found.phase == phase && found.preview.is_none() != (phase == RolloutPhase::AwaitingPromotion);
         ensure!(as_wanted && reason.is_none_or(|r| r == found.reason), "{found:?}\n{}", told(&pipeline));
         Ok(found)
@@ -199,8 +201,10 @@ async fn a_person_aborts_retries_and_promotes_and_each_is_answered_once() -> Res
 
 /// Writes of every revision but this one do this for each row. Previews write elsewhere, and see nothing of it.
 async fn spoils(t: &Trial, good: &str, what: &str) -> Result<()> {
-    // The name of a connection is cut to 63 bytes: what is left of the revision's tells it well enough.
-    let like = format!("%/{NAME}-{}%", &good[..4]);
+    // The name of a connection is cut to 63 bytes: with a short namespace enough of the revision's is left.
+    let like = format!("%/{NAME}-{}%", &good[..5]);
+    let cut = format!("drover-worker {}/{NAME}/{NAME}-{}", t.namespace, &good[..5]).len();
+    ensure!(cut <= 63, "the trial's name is too long: no revision could be told from another");
     let statements = format!(
         "create function spoiled() returns trigger language plpgsql as $$ begin \
          if current_setting('application_name') not like '{like}' then {what} end if; return new; end $$; \
@@ -239,15 +243,15 @@ async fn fails_on_the_source(name: &str, what: &str, reasons: &[&str]) -> Result
 #[tokio::test]
 async fn five_percent_of_errors_are_found_on_the_source() -> Result<()> {
     let what = "if right(new.message_id, 2)::int % 20 = 7 then raise exception using errcode = '22000'; end if;";
-    fails_on_the_source("rollout-errors", what, &["TooManyErrors"]).await
+    fails_on_the_source("r-err", what, &["TooManyErrors"]).await
 }
 
 #[tokio::test]
 async fn one_that_cannot_carry_the_load_alone_is_too_slow_and_the_old_one_does_not_hide_it() -> Result<()> {
-    fails_on_the_source("rollout-slow", "perform pg_sleep(0.02);", &["TooSlow"]).await
+    fails_on_the_source("r-slow", "perform pg_sleep(0.02);", &["TooSlow"]).await
 }
 
 #[tokio::test]
 async fn one_that_hangs_is_taken_away_and_what_it_held_is_back() -> Result<()> {
-    fails_on_the_source("rollout-hang", "perform pg_sleep(600);", &["Hangs", "TooSlow"]).await
+    fails_on_the_source("r-hang", "perform pg_sleep(600);", &["Hangs", "TooSlow"]).await
 }
