@@ -172,6 +172,7 @@ fn values_that_mean_nothing_are_refused() {
         ("serviceAccount.annotations.a=1", "annotations"),
         ("networkPolicy.egressPorts={https}", "egressPorts"),
         ("replicas=2", "replicas"),
+        ("allowedHosts={hub.example:5671}", "allowedHosts"),
         ("metrics.podMonitor.interval=often", "interval"),
         ("metrics.rule.enabled=true", "rule"),
         ("metrics.dashboard.labels.grafana_dashboard=1", "grafana_dashboard"),

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::hosts::AllowedHosts;
+
 /// Settings of `drover-operator run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -15,6 +17,10 @@ pub struct Config {
     /// Namespaces to look after, comma-separated; all where it is empty
     #[arg(long, env = "DROVER_NAMESPACES", value_delimiter = ',', hide_default_value = true, default_value = "")]
     pub namespaces: Vec<String>,
+    /// Hosts that hubs, stores and sinks may be on, comma-separated: names, `*.name` for all below it, addresses, networks. All where
+    /// it is empty
+    #[arg(long, env = "DROVER_ALLOWED_HOSTS", hide_default_value = true, default_value = "")]
+    pub allowed_hosts: AllowedHosts,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "DROVER_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,

@@ -10,6 +10,7 @@ pub mod context;
 pub mod crds;
 pub mod drift;
 mod finding;
+mod hosts;
 pub mod http;
 pub mod hub;
 pub mod metrics;

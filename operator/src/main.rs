@@ -16,7 +16,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Reconcile the objects of the cluster until told to stop.
-    Run(Config),
+    Run(Box<Config>),
     /// Print the custom resource definitions as YAML.
     Crds,
     /// Print the version.
@@ -25,7 +25,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(config) => run::main(config),
+        Command::Run(config) => run::main(*config),
         Command::Crds => crds::yaml().and_then(|yaml| Ok(std::io::stdout().write_all(yaml.as_bytes())?)),
         Command::Version => {
             println!("drover-operator {}", env!("CARGO_PKG_VERSION"));

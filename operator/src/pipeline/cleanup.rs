@@ -16,7 +16,6 @@ use crate::{
     metrics::ObjectLabels,
     problem::Problem,
     reconcile::{Error, deleted_for, wait},
-    secrets::hub_address,
 };
 
 /// A hub that cannot be reached is given up after this long.
@@ -91,7 +90,7 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     let instant = now().1;
     let namespace = seen.object.namespace().unwrap_or_default();
     let data = ctx.secrets.get(&ctx.client, &namespace, &pipeline.hub.name, instant).await?;
-    let hub = ctx.hubs.at(&hub_address(&pipeline.hub, &data)?, instant);
+    let hub = ctx.hubs.at(&ctx.config.allowed_hosts.hub(&pipeline.hub, &data)?, instant);
     let topology = Topology::of(pipeline).with_suspects(pipeline);
     if pipeline.deletion_policy == DeletionPolicy::Delete {
         hub::delete_all(&hub, &topology).await?;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     drift::{self, Repair},
-    names, redrive,
+    hosts, names, redrive,
 };
 
 /// When all is well: drift of the hub, which nothing tells of, is put right within it.
@@ -30,6 +30,10 @@ const WAITING: Duration = Duration::from_secs(3);
 
 /// Decides.
 pub(super) fn decide(seen: &Snapshot) -> Plan {
+    if hosts::is_refused(&seen.admitted) {
+        let writes = size::stopped(&seen.owned);
+        return finish(seen, &Rollout::unknown(seen), Plan { writes, ..Plan::default() });
+    }
     let (Ok(pipeline), Some(secrets)) = (&seen.admitted, &seen.secrets) else {
         // Refused as it is written, or a secret is missing: what runs goes on as it is.
         return finish(seen, &Rollout::unknown(seen), Plan::default());

@@ -42,6 +42,8 @@ pub(super) struct World {
     pub status_age: Option<Duration>,
     pub scale: Option<Decision>,
     pub redrive: Option<Progress>,
+    /// Why the object is refused, beside its spec.
+    pub refused: Option<Problem>,
 }
 
 pub(super) fn spec() -> Value {
@@ -78,6 +80,7 @@ impl World {
             status_age: None,
             scale: None,
             redrive: None,
+            refused: None,
         }
     }
 
@@ -97,7 +100,7 @@ impl World {
         Snapshot {
             now: self.clock,
             status_age: self.status_age,
-            admitted: admit::resolve(&self.object),
+            admitted: self.refused.clone().map_or_else(|| admit::resolve(&self.object), Err),
             object: Arc::new(self.object.clone()),
             secrets: self.secrets.clone(),
             hub: self.hub.clone(),
