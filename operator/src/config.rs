@@ -30,6 +30,12 @@ pub struct Config {
     /// Namespace of the operator itself, from where workers may be asked for their state
     #[arg(long, env = "POD_NAMESPACE")]
     pub pod_namespace: Option<String>,
+    /// Work only while holding a lease, so that several replicas may run; it needs the pod's name and namespace
+    #[arg(long, env = "DROVER_LEADER_ELECTION", requires = "pod_name", requires = "pod_namespace")]
+    pub leader_election: bool,
+    /// Name of that lease, in the operator's own namespace
+    #[arg(long, env = "DROVER_LEASE", default_value = "drover")]
+    pub lease: String,
     /// Name of this cluster: state of queries that another one has made is refused
     #[arg(long, env = "DROVER_CLUSTER_ID")]
     pub cluster_id: Option<String>,

@@ -13,6 +13,7 @@ mod finding;
 mod hosts;
 pub mod http;
 pub mod hub;
+mod lease;
 pub mod metrics;
 pub mod names;
 pub mod pipeline;

@@ -9,6 +9,7 @@ mod dead;
 mod deletion;
 mod drift;
 mod flow;
+mod ha;
 mod idempotence;
 mod install;
 mod killers;
