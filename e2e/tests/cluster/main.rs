@@ -8,6 +8,7 @@ mod chain;
 mod dead;
 mod deletion;
 mod drift;
+mod faults;
 mod flow;
 mod ha;
 mod idempotence;

@@ -443,3 +443,22 @@ fn a_spec_that_is_refused_for_itself_leaves_workers_as_they_are() {
     assert!(world.step().writes.is_empty());
     assert_eq!(world.asked(), 1);
 }
+
+#[test]
+fn pods_that_a_quota_refuses_are_told_apart_from_others_that_are_not_created() {
+    for (text, told) in [
+        (
+            "pods \"p-1\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=0, limited: pods=0",
+            "QuotaExceeded",
+        ),
+        ("pods \"p-1\" is forbidden: violates PodSecurity", "PodsRefused"),
+    ] {
+        let mut world = World::new(spec());
+        world.step();
+        let live = std::sync::Arc::make_mut(&mut world.owned.deployments[0]);
+        let condition = json!({ "type": "ReplicaFailure", "status": "True", "message": text });
+        live.status = serde_json::from_value(json!({ "conditions": [condition] })).unwrap();
+        world.step();
+        assert_eq!(reason(&world, "WorkersReady"), format!("False {told}"));
+    }
+}
