@@ -55,7 +55,7 @@ pub use rollout::{
     MAX_ERROR_RATIO, MAX_SECONDS, MIN_MESSAGES, MIRROR_PERCENT, PREVIEW_REPLICAS, PROGRESS_DEADLINE_SECONDS, Rollout,
     SCALE_DOWN_DELAY_SECONDS,
 };
-pub use web::{is_web, web_port};
+pub use web::{is_web, web_host, web_port};
 
 /// An `IngestPipeline` without open questions.
 #[derive(Debug, Clone, PartialEq)]

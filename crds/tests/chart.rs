@@ -172,6 +172,7 @@ fn values_that_mean_nothing_are_refused() {
         ("serviceAccount.annotations.a=1", "annotations"),
         ("networkPolicy.egressPorts={https}", "egressPorts"),
         ("replicas=2", "replicas"),
+        ("allowedHosts={hub.example:5671}", "allowedHosts"),
         ("metrics.podMonitor.interval=often", "interval"),
         ("metrics.rule.enabled=true", "rule"),
         ("metrics.dashboard.labels.grafana_dashboard=1", "grafana_dashboard"),
@@ -237,6 +238,23 @@ fn the_operator_runs_under_pod_security_restricted() {
         assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
     }
     assert_eq!(deployment["spec"]["strategy"]["type"], "Recreate");
+}
+
+#[test]
+fn several_replicas_take_a_lease_by_its_name_and_one_takes_none() {
+    let lease = |rule: &&Value| rule["resources"] == serde_json::json!(["leases"]);
+    let Some(text) = render(&example("minimal"), &[]) else { return };
+    assert_eq!(rules(&objects(&text)).iter().filter(lease).count(), 0);
+    assert!(!text.contains("DROVER_LEADER_ELECTION"));
+    let Some(text) = render(&example("replicated"), &[]) else { return };
+    let objects = objects(&text);
+    let rules = rules(&objects);
+    let found: Vec<_> = rules.iter().filter(lease).map(|r| (&r["verbs"], &r["resourceNames"])).collect();
+    let (create, rest) = (serde_json::json!(["create"]), serde_json::json!(["get", "update"]));
+    assert_eq!(found, [(&create, &Value::Null), (&rest, &serde_json::json!(["drover"]))]);
+    for kind in ["Role", "PodDisruptionBudget"] {
+        assert!(objects.iter().any(|o| o["kind"] == kind && o["metadata"]["namespace"] == "drover-system"), "{kind}");
+    }
 }
 
 #[test]

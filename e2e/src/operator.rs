@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
@@ -56,6 +57,11 @@ pub async fn install_crds() -> Result<()> {
 
 /// The chart, in a namespace that allows nothing but restricted pods.
 pub async fn install_chart(client: &Client) -> Result<()> {
+    install_chart_with(client, &[]).await
+}
+
+/// The chart with more values, each `name=value`; those that are not named are the chart's own again.
+pub async fn install_chart_with(client: &Client, values: &[&str]) -> Result<()> {
     let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
     let namespace =
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE, "labels": labels } });
@@ -66,6 +72,7 @@ pub async fn install_chart(client: &Client) -> Result<()> {
     let mut words = vec!["upgrade", "--install", RELEASE, "charts/drover", "--namespace", NAMESPACE];
     words.extend(["--wait", "--timeout", "3m", "--set-string", &registry, "--set-string", &tag]);
     words.extend(["--set", "image.pullPolicy=IfNotPresent"]);
+    words.extend(values.iter().flat_map(|value| ["--set", *value]));
     shell::run("helm", &words).await.map(drop)
 }
 
@@ -100,18 +107,32 @@ pub fn namespace(client: &Client) -> Cluster {
     Cluster { client: client.clone(), namespace: NAMESPACE.to_owned() }
 }
 
-/// The operator's pod that is ready and not being deleted.
-pub async fn pod(client: &Client) -> Result<Pod> {
-    let pods = namespace(client).list::<Pod>("").await?;
-    let mut ready = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod));
-    ready.next().context("no pod of the operator is ready")
+/// The operator's pods that are ready and not being deleted.
+pub async fn pods(client: &Client) -> Result<Vec<Pod>> {
+    let mut pods = namespace(client).list::<Pod>("").await?;
+    pods.retain(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod));
+    Ok(pods)
 }
 
-/// Its log, all of it or of the last seconds.
+/// The operator's pod, where it has one replica.
+pub async fn pod(client: &Client) -> Result<Pod> {
+    pods(client).await?.into_iter().next().context("no pod of the operator is ready")
+}
+
+/// The name of the pod that holds the lease.
+pub async fn leader(client: &Client) -> Result<String> {
+    let lease = namespace(client).api::<Lease>().get(RELEASE).await.context("no lease")?;
+    lease.spec.and_then(|spec| spec.holder_identity).context("nobody holds the lease")
+}
+
+/// The logs of all replicas, all of it or of the last seconds.
 pub async fn log(client: &Client, since_seconds: Option<i64>) -> Result<String> {
-    let pod = pod(client).await?;
     let parameters = LogParams { since_seconds, ..Default::default() };
-    Ok(namespace(client).api::<Pod>().logs(&pod.name_any(), &parameters).await?)
+    let mut logs = String::new();
+    for pod in pods(client).await? {
+        logs.push_str(&namespace(client).api::<Pod>().logs(&pod.name_any(), &parameters).await?);
+    }
+    Ok(logs)
 }
 
 /// What the operator tells of itself under `/metrics`.

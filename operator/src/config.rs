@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::hosts::AllowedHosts;
+
 /// Settings of `drover-operator run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -15,6 +17,10 @@ pub struct Config {
     /// Namespaces to look after, comma-separated; all where it is empty
     #[arg(long, env = "DROVER_NAMESPACES", value_delimiter = ',', hide_default_value = true, default_value = "")]
     pub namespaces: Vec<String>,
+    /// Hosts that hubs, stores and sinks may be on, comma-separated: names, `*.name` for all below it, addresses, networks. All where
+    /// it is empty
+    #[arg(long, env = "DROVER_ALLOWED_HOSTS", hide_default_value = true, default_value = "")]
+    pub allowed_hosts: AllowedHosts,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "DROVER_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -27,6 +33,12 @@ pub struct Config {
     /// Namespace of the operator itself, from where workers may be asked for their state
     #[arg(long, env = "POD_NAMESPACE")]
     pub pod_namespace: Option<String>,
+    /// Work only while holding a lease, so that several replicas may run; it needs the pod's name and namespace
+    #[arg(long, env = "DROVER_LEADER_ELECTION", requires = "pod_name", requires = "pod_namespace")]
+    pub leader_election: bool,
+    /// Name of that lease, in the operator's own namespace
+    #[arg(long, env = "DROVER_LEASE", default_value = "drover")]
+    pub lease: String,
     /// Name of this cluster: state of queries that another one has made is refused
     #[arg(long, env = "DROVER_CLUSTER_ID")]
     pub cluster_id: Option<String>,

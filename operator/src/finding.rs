@@ -3,7 +3,7 @@
 use drover_crds::api::Binding;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use crate::{condition::condition, problem::Problem};
+use crate::{condition::condition, hosts, problem::Problem};
 
 /// Findings that make up Ready, at the front of the list.
 pub(crate) const COUNTED: usize = 5;
@@ -37,6 +37,16 @@ pub(crate) fn accepted<T>(admitted: &Result<T, Problem>) -> Finding {
         Ok(_) => Finding::new("Accepted", Some(true), "Accepted", "the spec is sound"),
         Err(problem) => Finding::bad("Accepted", problem),
     }
+}
+
+/// What is said of workers where it is not known how many there should be.
+pub(crate) fn workers_unknown<T>(admitted: &Result<T, Problem>) -> Finding {
+    let message = if hosts::is_refused(admitted) {
+        "no workers run until the host is allowed"
+    } else {
+        "workers are left as they are"
+    };
+    Finding::new("WorkersReady", None, "NotChecked", message)
 }
 
 /// Ready, Reconciling and Stalled, as kstatus reads them; `changes` while one revision follows another, `aborted` where the one that

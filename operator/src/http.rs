@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
@@ -14,6 +14,8 @@ use crate::metrics::Metrics;
 pub struct Health {
     /// Namespaces, or all of them as one, whose caches are not filled yet.
     pub waiting: Arc<AtomicUsize>,
+    /// Another replica works, and this one stands by: that is as it should be.
+    pub standby: Arc<AtomicBool>,
 }
 
 /// The routes.
@@ -23,7 +25,9 @@ pub(crate) fn router(health: Health, metrics: Metrics) -> Router {
         .route(
             "/readyz",
             get(|State((health, _)): State<(Health, Metrics)>| async move {
-                if health.waiting.load(Ordering::Acquire) == 0 {
+                if health.standby.load(Ordering::Acquire) {
+                    (StatusCode::OK, "standby")
+                } else if health.waiting.load(Ordering::Acquire) == 0 {
                     (StatusCode::OK, "ready")
                 } else {
                     (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet")

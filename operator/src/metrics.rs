@@ -35,6 +35,8 @@ pub struct WriteLabels {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    /// 1 where this replica works, 0 where it stands by.
+    pub leader: Gauge,
     /// Reconciles that ended well.
     pub reconciles: Counter,
     /// Reconciles that could not read or write.
@@ -126,6 +128,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("drover_operator");
         let metrics = Self {
             registry: Arc::default(),
+            leader: Gauge::default(),
             reconciles: Counter::default(),
             failures: Counter::default(),
             duration: Histogram::new([0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
@@ -138,6 +141,7 @@ impl Default for Metrics {
             replicas: Family::default(),
             scale: Scale::default(),
         };
+        registry.register("leader", "1 if this replica works, 0 if it stands by", metrics.leader.clone());
         registry.register("reconciles", "Reconciles that ended well", metrics.reconciles.clone());
         registry.register("reconcile_failures", "Reconciles that could not read or write", metrics.failures.clone());
         registry.register_with_unit(

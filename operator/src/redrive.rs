@@ -22,7 +22,6 @@ use crate::{
     pipeline::act::Object,
     plugin::dead::{self, DeadLetters, Destination, Pace, Report, Selection},
     reconcile::chain,
-    secrets::hub_address,
 };
 
 pub(crate) use decide::{Seen, answer, decide};
@@ -144,7 +143,7 @@ async fn run(ctx: &Context, namespace: &str, order: &Order, progress: &Mutex<Pro
     let _turn = ctx.redrives.turns.acquire().await.map_err(|e| e.to_string())?;
     let (time, instant) = now();
     let data = ctx.secrets.get(&ctx.client, namespace, &order.hub.name, instant).await.map_err(|p| p.message)?;
-    let hub = hub_address(&order.hub, &data).map_err(|p| p.message)?;
+    let hub = ctx.config.allowed_hosts.hub(&order.hub, &data).map_err(|p| p.message)?;
     let letters = DeadLetters { hub, queue: order.queue.clone() };
     let pace = Pace { held: Some(HELD), ..Pace::default() };
     let told = |report: &Report| locked(progress).told(order.before, report);

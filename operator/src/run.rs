@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -20,7 +20,10 @@ use k8s_openapi::{
         policy::v1::PodDisruptionBudget,
     },
 };
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    client::{Body, ClientBuilder},
+};
 use kube_runtime::{
     Controller, WatchStreamExt as _,
     controller::Config as ControllerConfig,
@@ -31,12 +34,14 @@ use kube_runtime::{
 use serde::de::DeserializeOwned;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
+use tower::filter::FilterLayer;
 
 use crate::{
     config::Config,
     context::{Caches, Context, Guarded, GuardedQuery},
     drift,
     http::{self, Health},
+    lease::{Fence, Lease},
     metrics::Metrics,
     names,
     reconcile::{error_policy, reconcile},
@@ -59,8 +64,8 @@ pub fn main(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-        let client = Client::try_default().await.context("no cluster: neither a service account nor a kubeconfig")?;
-        run(config, client, listener, terminated()).await
+        let cluster = kube::Config::infer().await.context("no cluster: neither a service account nor a kubeconfig")?;
+        run(config, cluster, listener, terminated()).await
     })
 }
 
@@ -87,20 +92,104 @@ async fn terminated() {
     }
 }
 
-/// Runs until `shutdown`.
+/// Runs until `shutdown`: serves the probes, and works, where there are several replicas while it holds the lease.
 ///
 /// # Errors
 /// If the probes can no longer be served.
 pub async fn run(
     config: Config,
-    client: Client,
+    cluster: kube::Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), worker_image = config.worker_image, "the operator starts");
-    let health = Health { waiting: Arc::new(AtomicUsize::new(config.scopes().len())) };
+    let health = Health {
+        waiting: Arc::new(AtomicUsize::new(config.scopes().len())),
+        standby: Arc::new(AtomicBool::new(config.leader_election)),
+    };
+    let server = axum::serve(listener, http::router(health.clone(), metrics.clone())).with_graceful_shutdown({
+        let stop = stop.clone();
+        async move { stop.cancelled().await }
+    });
+    let stopper = async {
+        tokio::select! { () = shutdown => {}, () = stop.cancelled() => {} }
+        tracing::info!("the operator stops");
+        stop.cancel();
+    };
+    let work = async {
+        let done = if config.leader_election {
+            lead(config, cluster, stop.clone(), health, metrics).await
+        } else {
+            alone(config, cluster, stop.clone(), health, metrics).await
+        };
+        // Without work there is nothing to serve the probes for.
+        stop.cancel();
+        done
+    };
+    let (outcome, work, ()) = futures::join!(server.into_future(), work, stopper);
+    work.and(outcome.context("the probes could not be served"))
+}
+
+async fn alone(
+    config: Config,
+    cluster: kube::Config,
+    stop: CancellationToken,
+    health: Health,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let client = Client::try_from(cluster).context("no client of the cluster")?;
+    work(config, client, stop, health, metrics).await;
+    Ok(())
+}
+
+/// Works while this replica holds the lease, and lets another have it when it ends.
+async fn lead(
+    config: Config,
+    cluster: kube::Config,
+    stop: CancellationToken,
+    health: Health,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let (Some(pod), Some(namespace)) = (&config.pod_name, &config.pod_namespace) else {
+        anyhow::bail!("leader election needs the pod's name and namespace");
+    };
+    let own = Client::try_from(cluster.clone()).context("no client of the cluster")?;
+    let lease = Lease::new(own, namespace, &config.lease, pod);
+    tracing::info!(lease = config.lease, "this replica stands by");
+    let mut held = tokio::select! {
+        held = lease.acquire() => held,
+        () = stop.cancelled() => return Ok(()),
+    };
+    tracing::info!(lease = config.lease, "this replica leads");
+    health.standby.store(false, Ordering::Release);
+    let client = fenced(cluster, lease.fence())?;
+    tokio::select! {
+        () = work(config.clone(), client, stop, health, metrics) => {}
+        () = held.keep() => {
+            tracing::error!(lease = config.lease, "the lease is lost: this process ends, so that it writes nothing more");
+            // At once, whatever is under way.
+            std::process::exit(1);
+        }
+    }
+    held.release().await;
+    Ok(())
+}
+
+/// A client that writes only while the lease is held, whatever holds up the task that ends the process.
+fn fenced(cluster: kube::Config, fence: Fence) -> anyhow::Result<Client> {
+    let check = move |request: axum::http::Request<Body>| {
+        let reads = request.method() == axum::http::Method::GET;
+        if reads || fence.is_open() { Ok(request) } else { Err(tower::BoxError::from("the lease is not held")) }
+    };
+    let builder = ClientBuilder::try_from(cluster).context("no client of the cluster")?;
+    Ok(builder.with_layer(&FilterLayer::new(check)).build())
+}
+
+/// Reconciles until it is told to stop.
+async fn work(config: Config, client: Client, stop: CancellationToken, health: Health, metrics: Metrics) {
+    metrics.leader.set(1);
     let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
     let scopes: Vec<Scope> = config.scopes().into_iter().map(Scope::new).collect();
     let workers = crate::workers::Workers::default();
@@ -123,18 +212,7 @@ pub async fn run(
         queries: scopes.iter().map(|s| s.queries.0.clone()).collect(),
         config,
     };
-    let controllers = join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone())));
-    let server = axum::serve(listener, http::router(health, metrics)).with_graceful_shutdown({
-        let stop = stop.clone();
-        async move { stop.cancelled().await }
-    });
-    let stopper = async {
-        shutdown.await;
-        tracing::info!("the operator stops");
-        stop.cancel();
-    };
-    let (outcome, _, ()) = futures::join!(server.into_future(), controllers, stopper);
-    outcome.context("the probes could not be served")
+    join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone()))).await;
 }
 
 type Trigger<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;

@@ -9,6 +9,16 @@ pub fn is_web(url: &str) -> bool {
         && url.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// The host of a URL of HTTP, an IPv6 address without its brackets.
+#[must_use]
+pub fn web_host(url: &str) -> Option<&str> {
+    let authority = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    match authority.strip_prefix('[') {
+        Some(address) => address.split_once(']').map(|(address, _)| address),
+        None => authority.split(':').next(),
+    }
+}
+
 /// The port of a URL of HTTP.
 #[must_use]
 pub fn web_port(url: &str) -> Option<u16> {
@@ -22,6 +32,19 @@ pub fn web_port(url: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_is_what_is_before_port_path_and_query() {
+        for (url, host) in [
+            ("https://sink.example", "sink.example"),
+            ("http://sink:8000/other", "sink"),
+            ("http://sink?other", "sink"),
+            ("https://[fd00::1]:8443/", "fd00::1"),
+        ] {
+            assert_eq!(web_host(url), Some(host), "{url}");
+        }
+        assert_eq!(web_host("sink"), None);
+    }
 
     #[test]
     fn a_url_of_http_has_a_host_and_a_port() {

@@ -1,10 +1,10 @@
 //! Least privilege, and no secret told. That no password is told, every trial checks when it ends.
 
 use anyhow::{Context as _, Result, ensure};
-use drover_crds::api::IngestPipeline;
+use drover_crds::api::{IngestPipeline, Phase};
 use drover_e2e::operator::{self, NAMESPACE};
-use drover_e2e::pipeline::{FLOW, NAME, SEEN, manifest};
-use drover_e2e::trial::trial;
+use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest};
+use drover_e2e::trial::{lone_trial, trial};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -147,6 +147,40 @@ async fn passwords_that_are_refused_are_told_nowhere() -> Result<()> {
             ensure!(!letter.headline().contains(&t.canary), "a password is in a header");
         }
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_host_that_is_no_longer_allowed_has_no_worker_and_loses_nothing() -> Result<()> {
+    lone_trial("hosts", async |t| {
+        t.telemetry().await?;
+        operator::install_chart_with(&t.client, &["allowedHosts={nowhere.example,*.nowhere.example}"]).await?;
+        let refused = async {
+            let pipeline = t.stands(NAME, SEEN, "Accepted", "False", Some("HostNotAllowed")).await?;
+            let told = condition(&pipeline, "Accepted").map(|c| c.message.clone()).unwrap_or_default();
+            let host = t.hub.uri.host_str().context("no host")?.trim_matches(['[', ']']).to_owned();
+            ensure!(told.contains(&host) && told.contains("secret hub"), "neither host nor secret is named: {told}");
+            t.phase(NAME, SEEN, Phase::Refused).await?;
+            drover_e2e::until::until(READY, async || {
+                let workers = t.workers(NAME).await?.len();
+                ensure!(workers == 0, "{workers} workers are left");
+                Ok(())
+            })
+            .await?;
+            t.publish(0..20).await?;
+            drover_e2e::until::until(FLOW, async || {
+                ensure!(t.hub.ready(NAME).await? == 20, "the queue does not have what was published");
+                Ok(())
+            })
+            .await
+        };
+        let refused = refused.await;
+        // All hosts again for the tests that follow, whatever is found.
+        operator::install_chart(&t.client).await?;
+        refused?;
+        t.rows(SEEN + READY, 0..20).await?;
+        t.ready(NAME).await.map(drop)
     })
     .await
 }

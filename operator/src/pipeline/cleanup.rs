@@ -16,7 +16,6 @@ use crate::{
     metrics::ObjectLabels,
     problem::Problem,
     reconcile::{Error, deleted_for, wait},
-    secrets::hub_address,
 };
 
 /// A hub that cannot be reached is given up after this long.
@@ -93,7 +92,7 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     let instant = now().1;
     let namespace = seen.object.namespace().unwrap_or_default();
     let data = ctx.secrets.get(&ctx.client, &namespace, &pipeline.hub.name, instant).await?;
-    let hub = ctx.hubs.at(&hub_address(&pipeline.hub, &data)?, instant);
+    let hub = ctx.hubs.at(&ctx.config.allowed_hosts.hub(&pipeline.hub, &data)?, instant);
     if let Some(mirror) = cutover::state(seen).mirror {
         hub.remove_mirror(&mirror).await?;
     }

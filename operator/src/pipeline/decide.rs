@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     drift::{self, Repair},
-    names, redrive,
+    hosts, names, redrive,
     rollout::{self, Command, Mirror, Sizes},
 };
 
@@ -38,6 +38,10 @@ const JUDGING: Duration = Duration::from_secs(2);
 
 /// Decides.
 pub(super) fn decide(seen: &Snapshot) -> Plan {
+    if hosts::is_refused(&seen.admitted) {
+        let writes = size::stopped(&seen.owned);
+        return finish(seen, &Rollout::unknown(seen), Plan { writes, ..Plan::default() });
+    }
     let (Ok(pipeline), Some(secrets)) = (&seen.admitted, &seen.secrets) else {
         // Refused as it is written, or a secret is missing: what runs goes on as it is.
         return finish(seen, &Rollout::unknown(seen), Plan::default());

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     claims::{self, Claim},
     context::{Caches, Context, now},
+    hosts,
     hub::{Hub, Topology},
     metrics::ObjectLabels,
     names,
@@ -31,7 +32,7 @@ use crate::{
     rollout::{self, Mirror},
     scales::Subject,
     scaling::Decision,
-    secrets::{Data, hub_address, store_address},
+    secrets::Data,
     store::Trust,
     workers::reachable,
 };
@@ -45,6 +46,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 struct Addresses {
     hub: Result<(HubAddress, String), Problem>,
     store: Option<Result<(StoreAddress, String), Problem>>,
+}
+
+impl Addresses {
+    /// That a host is named which may not be.
+    fn not_allowed(&self, ctx: &Context, pipeline: &Pipeline) -> Option<Problem> {
+        let server =
+            pipeline.sink.http.as_ref().map(|http| ctx.config.allowed_hosts.server("sink.http.url", &http.url));
+        let of_store = || self.store.as_ref().and_then(hosts::refusal);
+        hosts::refusal(&self.hub).or_else(of_store).or_else(|| server.and_then(Result::err))
+    }
 }
 
 /// Looks at a pipeline, at what it owns, at its hub and store, and at its workers.
@@ -136,6 +147,12 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
     let Ok(pipeline) = seen.admitted.clone() else { return None };
     let namespace = seen.object.namespace().unwrap_or_default();
     let found = addresses(ctx, &namespace, &pipeline, instant).await;
+    if let Some(problem) = found.not_allowed(ctx, &pipeline) {
+        // Nothing is connected to, nor sampled any more.
+        ctx.scales.forget(&seen.object.uid().unwrap_or_default());
+        seen.admitted = Err(problem);
+        return None;
+    }
     let hub = match &found.hub {
         Ok(hub) => hub,
         Err(problem) => {
@@ -238,13 +255,11 @@ pub(crate) fn refused(reason: &str) -> bool {
 
 async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant: Instant) -> Addresses {
     let read = async |secret: &SecretRef| ctx.secrets.get(&ctx.client, namespace, &secret.name, instant).await;
+    let allowed = &ctx.config.allowed_hosts;
     // What is wrong in a secret is read again, not remembered.
     let wrong = |secret: &SecretRef| ctx.secrets.forget(namespace, &secret.name);
     let hub = match read(&pipeline.hub).await {
-        Ok(data) => hub_address(&pipeline.hub, &data).and_then(|a| match a.identity() {
-            Ok(_) => Ok((a, fingerprint(&pipeline.hub, &data))),
-            Err(e) => Err(Problem::new(e.reason.as_str(), format!("secret {}: {}", pipeline.hub.name, e.message))),
-        }),
+        Ok(data) => allowed.hub(&pipeline.hub, &data).map(|a| (a, fingerprint(&pipeline.hub, &data))),
         Err(problem) => Err(problem),
     };
     if hub.is_err() {
@@ -253,7 +268,7 @@ async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant:
     let store = match &pipeline.sink.postgres {
         None => None,
         Some(sink) => Some(match read(&sink.secret_ref).await {
-            Ok(data) => store_address(&sink.secret_ref, &data).map(|a| (a, fingerprint(&sink.secret_ref, &data))),
+            Ok(data) => allowed.store(&sink.secret_ref, &data).map(|a| (a, fingerprint(&sink.secret_ref, &data))),
             Err(problem) => Err(problem),
         }),
     };

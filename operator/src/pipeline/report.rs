@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     condition::find,
-    finding::{Finding, accepted, both, summary},
+    finding::{Finding, accepted, both, summary, workers_unknown},
     names,
     problem::{External, Problem},
     scaling::{self, Decision},
@@ -273,7 +273,7 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
     let finding = |status, reason, message: String| Finding::new("WorkersReady", status, reason, message);
     let revision = rollout.starting.as_ref().or(rollout.active.as_ref()).map_or("?", String::as_str);
     let Some(need) = rollout.need else {
-        return finding(None, "NotChecked", "workers are left as they are".to_owned());
+        return workers_unknown(&seen.admitted);
     };
     if need == 0 && rollout.available.is_some() {
         let suspended = seen.admitted.as_ref().is_ok_and(|p| p.suspend);

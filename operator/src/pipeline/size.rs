@@ -7,10 +7,11 @@ use drover_crds::{
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 
 use super::{
-    plan::Mark,
+    plan::{Mark, Object},
     snapshot::{Owned, Snapshot},
 };
 use crate::{
+    drift::Repair,
     names,
     scaling::{Decision, Policy},
 };
@@ -81,6 +82,13 @@ pub(crate) fn resized(live: &Deployment, replicas: i32) -> Deployment {
         spec.replicas = Some(replicas);
     }
     wanted
+}
+
+/// Everything that runs, at zero.
+pub(crate) fn stopped(owned: &Owned) -> Vec<(Object, Repair)> {
+    let all = owned.deployments.iter().chain(&owned.suspects);
+    let runs = all.filter(|d| d.metadata.deletion_timestamp.is_none() && asked(d) != 0);
+    runs.map(|d| (Object::Deployment(Box::new(resized(d, 0))), Repair::Apply)).collect()
 }
 
 /// Deletion costs to write before pods are removed: what each has in hand, where that is not what its annotation says.

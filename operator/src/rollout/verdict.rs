@@ -68,13 +68,15 @@ pub(crate) fn of_takeover(policy: &Rollout, evidence: &Evidence, side: &Side, sc
         return of_readiness(policy, evidence, side);
     }
     let both = evidence.preview.processed + evidence.active.processed;
-    let told = policy.cutover == Cutover::Overlap && both >= SHARE_OF && evidence.seconds >= SHARE_AFTER;
+    let shares = policy.cutover == Cutover::Overlap && both >= SHARE_OF;
+    let told = shares && evidence.seconds >= SHARE_AFTER;
     let share = evidence.preview.processed.saturating_mul(100) / both.max(1);
     if told && share < SHARE {
         let message = format!("it takes {share} % of the messages, the old revision has to take the rest");
         return if scaled_up { Failed("TooSlow", message) } else { Inconclusive("TakesTooFew", message) };
     }
-    let warm = evidence.seconds >= f64::from(policy.scale_down_delay_seconds);
+    // While both sides work, the old one may be what carries the load.
+    let warm = evidence.seconds >= f64::from(policy.scale_down_delay_seconds) && shares == told;
     let done = evidence.preview.processed;
     let enough = done >= i64::from(policy.min_messages) && excess(policy, evidence) <= 0.0;
     let over = evidence.seconds >= f64::from(policy.max_seconds);

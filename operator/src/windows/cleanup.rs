@@ -19,7 +19,6 @@ use crate::{
     pipeline::{act, plan::Notice},
     problem::Problem,
     reconcile::{Error, deleted_for, wait},
-    secrets::{hub_address, store_address},
 };
 
 /// A hub or store that cannot be reached, and workers that do not end, are given up after this long.
@@ -68,11 +67,12 @@ async fn remove(ctx: &Context, seen: &Snapshot, query: &Query) -> Result<&'stati
     let namespace = seen.object.namespace().unwrap_or_default();
     ctx.windows.forget(&seen.object.uid().unwrap_or_default());
     end_workers(ctx, seen, &namespace).await?;
+    let allowed = &ctx.config.allowed_hosts;
     let data = ctx.secrets.get(&ctx.client, &namespace, &query.hub.name, instant).await?;
-    let hub = ctx.hubs.at(&hub_address(&query.hub, &data)?, instant);
+    let hub = ctx.hubs.at(&allowed.hub(&query.hub, &data)?, instant);
     hub.delete_streams(&Streams::of(query, &[])).await?;
     let data = ctx.secrets.get(&ctx.client, &namespace, &query.store.name, instant).await?;
-    let client = outside::connect(&store_address(&query.store, &data)?).await?;
+    let client = outside::connect(&allowed.store(&query.store, &data)?).await?;
     let name = observe::name_in_store(&seen.object);
     schema::forget(&client, &query.schema, &name).await.map_err(|e| outside::told(&e))?;
     Ok("deletionPolicy Delete: streams, exchanges and state are deleted")

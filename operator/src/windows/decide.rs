@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     drift::{self, Repair},
+    hosts,
     pipeline::{
         plan::{Doomed, Notice, Object, Plan},
         pods,
@@ -33,6 +34,10 @@ const WAITING: Duration = Duration::from_secs(3);
 
 /// Decides.
 pub(super) fn decide(seen: &Snapshot) -> Plan {
+    if hosts::is_refused(&seen.admitted) {
+        let writes = size::stopped(&seen.owned);
+        return finish(seen, &Rollout::unknown(seen), Plan { writes, ..Plan::default() });
+    }
     let (Ok(query), Some(secrets)) = (&seen.admitted, &seen.secrets) else {
         // Refused as it is written, or a secret is missing: what runs goes on as it is.
         return finish(seen, &Rollout::unknown(seen), Plan::default());

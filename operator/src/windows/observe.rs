@@ -27,6 +27,7 @@ use super::{
 use crate::{
     claims::{self, Claim},
     context::{Caches, Context, now},
+    hosts,
     hub::{Hub, Streams},
     metrics::ObjectLabels,
     names,
@@ -37,7 +38,6 @@ use crate::{
         snapshot::{Install, Owned, Secrets},
     },
     problem::{External, Problem},
-    secrets::{hub_address, store_address},
 };
 
 /// Digits of the secrets' digest: enough to tell a rotation, too few to guess a password by.
@@ -96,6 +96,12 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
     let namespace = seen.object.namespace().unwrap_or_default();
     let hub = hub(ctx, &namespace, &query, instant).await;
     let store = store(ctx, &namespace, &query, instant).await;
+    if let Some(problem) = hosts::refusal(&hub).or_else(|| hosts::refusal(&store)) {
+        // Nothing is connected to, nor listened to any more.
+        ctx.windows.forget(&seen.object.uid().unwrap_or_default());
+        seen.admitted = Err(problem);
+        return None;
+    }
     let ((hub, hub_digest), (store, store_digest)) = match (hub, store) {
         (Ok(hub), Ok(store)) => (hub, store),
         (hub, store) => {
@@ -140,10 +146,7 @@ fn forget<T>(ctx: &Context, namespace: &str, secret: &SecretRef, found: &Externa
 async fn hub(ctx: &Context, namespace: &str, query: &Query, instant: Instant) -> Result<(HubAddress, String), Problem> {
     let read = async {
         let data = ctx.secrets.get(&ctx.client, namespace, &query.hub.name, instant).await?;
-        let address = hub_address(&query.hub, &data)?;
-        let name = &query.hub.name;
-        address.identity().map_err(|e| Problem::new(e.reason.as_str(), format!("secret {name}: {}", e.message)))?;
-        Ok((address, fingerprint(&query.hub, &data)))
+        Ok((ctx.config.allowed_hosts.hub(&query.hub, &data)?, fingerprint(&query.hub, &data)))
     };
     read.await.inspect_err(|_| ctx.secrets.forget(namespace, &query.hub.name))
 }
@@ -170,7 +173,7 @@ async fn database(
 ) -> Result<(StoreAddress, String), Problem> {
     let read = async {
         let data = ctx.secrets.get(&ctx.client, namespace, &secret.name, instant).await?;
-        Ok((store_address(secret, &data)?, fingerprint(secret, &data)))
+        Ok((ctx.config.allowed_hosts.store(secret, &data)?, fingerprint(secret, &data)))
     };
     read.await.inspect_err(|_| ctx.secrets.forget(namespace, &secret.name))
 }

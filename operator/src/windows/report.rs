@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     condition::find,
-    finding::{COUNTED, Finding, accepted, both, summary},
+    finding::{COUNTED, Finding, accepted, both, summary, workers_unknown},
     names,
     pipeline::{plan::Notice, pods},
     problem::{External, Problem},
@@ -226,7 +226,7 @@ fn workers_ready(seen: &Snapshot, rollout: &Rollout) -> Finding {
     let finding = |status, reason, message: String| Finding::new("WorkersReady", status, reason, message);
     let revision = rollout.starting.as_ref().or(rollout.active.as_ref()).map_or("?", String::as_str);
     let Some(need) = rollout.need else {
-        return finding(None, "NotChecked", "workers are left as they are".to_owned());
+        return workers_unknown(&seen.admitted);
     };
     let available = rollout.available;
     if need == 0 && available.is_some() {

@@ -132,6 +132,17 @@ impl StoreAddress {
         }
     }
 
+    /// Every host that a connection may be made to, and every address that is given beside its name.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        let named = self.config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(host) => host.clone(),
+            #[cfg(unix)]
+            Host::Unix(path) => path.display().to_string(),
+        });
+        named.chain(self.config.get_hostaddrs().iter().map(ToString::to_string)).collect()
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
@@ -157,6 +168,12 @@ mod tests {
         };
         assert_eq!(uri.identity(), StoreAddress::from_parts(&parts, None).identity());
         assert_eq!(uri.identity().to_string(), "postgres://db.example:5433/iot");
+    }
+
+    #[test]
+    fn all_hosts_are_told_and_addresses_beside_them() {
+        let address = StoreAddress::from_uri("postgres://u@a,b:5433/d?hostaddr=10.0.0.1,10.0.0.2", None).unwrap();
+        assert_eq!(address.hosts(), ["a", "b", "10.0.0.1", "10.0.0.2"]);
     }
 
     #[test]

@@ -466,3 +466,50 @@ fn dead_letters_that_have_nowhere_to_go_are_told_apart_from_a_sink_that_is_down(
     assert_eq!(reason(&world, "DeadLetterSafe"), "False DeadLettersFull");
     assert_eq!(world.status().phase, Some(Phase::Holding));
 }
+
+#[test]
+fn a_host_that_is_not_allowed_ends_every_worker_and_deletes_nothing() {
+    let mut world = with_handler();
+    world.suspects = Some(vec![1, 0]);
+    world.converge();
+    let old = world.deployments();
+    world.refused = Some(Problem::new("HostNotAllowed", "evil"));
+    let plan = world.step();
+    assert!(plan.deletes.is_empty() && plan.redrive.is_none());
+    assert_eq!((world.deployments(), world.asked()), (old, 0));
+    assert!(world.owned.suspects.iter().all(|d| d.spec.as_ref().unwrap().replicas == Some(0)));
+    assert_eq!(reason(&world, "Accepted"), "False HostNotAllowed");
+    assert_eq!((reason(&world, "HubReady").as_str(), world.status().phase), ("True Connected", Some(Phase::Refused)));
+    assert!(world.step().writes.is_empty(), "once");
+    (world.refused, world.suspects) = (None, None);
+    world.decided(1);
+    world.converge();
+    assert_eq!((world.asked(), reason(&world, "Ready").as_str()), (1, "True Ready"));
+}
+
+#[test]
+fn a_spec_that_is_refused_for_itself_leaves_workers_as_they_are() {
+    let mut world = running();
+    world.refused = Some(Problem::new("InvalidSpec", "wrong"));
+    assert!(world.step().writes.is_empty());
+    assert_eq!(world.asked(), 1);
+}
+
+#[test]
+fn pods_that_a_quota_refuses_are_told_apart_from_others_that_are_not_created() {
+    for (text, told) in [
+        (
+            "pods \"p-1\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=0, limited: pods=0",
+            "QuotaExceeded",
+        ),
+        ("pods \"p-1\" is forbidden: violates PodSecurity", "PodsRefused"),
+    ] {
+        let mut world = World::new(spec());
+        world.step();
+        let live = std::sync::Arc::make_mut(&mut world.owned.deployments[0]);
+        let condition = json!({ "type": "ReplicaFailure", "status": "True", "message": text });
+        live.status = serde_json::from_value(json!({ "conditions": [condition] })).unwrap();
+        world.step();
+        assert_eq!(reason(&world, "WorkersReady"), format!("False {told}"));
+    }
+}

@@ -48,6 +48,8 @@ pub(super) struct World {
     /// The same once the new side is on the source, where that is something else.
     pub does_on_source: Option<Evidence>,
     pub redrive: Option<Progress>,
+    /// Why the object is refused, beside its spec.
+    pub refused: Option<Problem>,
 }
 
 pub(super) fn spec() -> Value {
@@ -87,6 +89,7 @@ impl World {
             does: Evidence::default(),
             does_on_source: None,
             redrive: None,
+            refused: None,
         }
     }
 
@@ -106,7 +109,7 @@ impl World {
         Snapshot {
             now: self.clock,
             status_age: self.status_age,
-            admitted: admit::resolve(&self.object),
+            admitted: self.refused.clone().map_or_else(|| admit::resolve(&self.object), Err),
             object: Arc::new(self.object.clone()),
             secrets: self.secrets.clone(),
             hub: self.hub.clone(),

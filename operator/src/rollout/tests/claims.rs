@@ -140,6 +140,19 @@ fn a_quiet_pipeline_is_judged_by_readiness_and_says_so() {
 }
 
 #[test]
+fn a_short_wait_for_the_old_side_is_no_proof_that_the_new_one_carries_the_load() {
+    let mut facts = facts("b");
+    facts.policy.scale_down_delay_seconds = 5;
+    let verifying = on_the_way(RolloutPhase::Verifying);
+    let early = after(&verifying, &facts, evidence(6.0, (700, 0), (2300, 0)));
+    assert_eq!(phase(&early), (RolloutPhase::Verifying, "Verifying"));
+    let told = after(&verifying, &facts, evidence(10.0, (1000, 0), (4000, 0)));
+    assert_eq!(phase(&told), (RolloutPhase::Verifying, "ScaledUp"));
+    let carries = after(&verifying, &facts, evidence(10.0, (4990, 0), (10, 0)));
+    assert_eq!(phase(&carries), (RolloutPhase::Stable, "Verified"));
+}
+
+#[test]
 fn one_that_cannot_carry_the_load_is_given_more_once_and_then_is_too_slow() {
     let facts = facts("b");
     let verifying = on_the_way(RolloutPhase::Verifying);

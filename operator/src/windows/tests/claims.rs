@@ -259,3 +259,19 @@ fn results_to_the_hub_are_at_least_once() {
     world.converge();
     assert_eq!(world.status().delivery, Some(Delivery::AtLeastOnce));
 }
+
+#[test]
+fn a_host_that_is_not_allowed_ends_every_worker_and_deletes_nothing() {
+    let mut world = World::new(spec());
+    world.converge();
+    let state = world.wanted();
+    world.refused = Some(Problem::new("HostNotAllowed", "evil"));
+    let plan = world.step();
+    assert!(plan.deletes.is_empty());
+    assert_eq!(world.live(), [(state.clone(), 0)]);
+    assert_eq!((world.condition("Accepted"), world.status().phase), (no("HostNotAllowed"), Some(Phase::Refused)));
+    assert!(world.step().writes.is_empty(), "once");
+    world.refused = None;
+    world.converge();
+    assert_eq!(world.live(), [(state, 1)]);
+}

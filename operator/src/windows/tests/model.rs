@@ -52,6 +52,8 @@ pub(super) struct World {
     pub workers: Vec<(String, Option<QueryStatus>)>,
     pub clock: Timestamp,
     pub scale: Option<Decision>,
+    /// Why the object is refused, beside its spec.
+    pub refused: Option<Problem>,
 }
 
 pub(super) fn spec() -> Value {
@@ -88,6 +90,7 @@ impl World {
             workers: Vec::new(),
             clock: "2026-01-01T00:00:00Z".parse().unwrap(),
             scale: None,
+            refused: None,
         };
         world.begin();
         world
@@ -136,7 +139,7 @@ impl World {
         Snapshot {
             now: self.clock,
             status_age: None,
-            admitted: admit::resolve(&self.object),
+            admitted: self.refused.clone().map_or_else(|| admit::resolve(&self.object), Err),
             object: Arc::new(self.object.clone()),
             secrets: self.secrets.clone(),
             hub: self.hub.clone(),
