@@ -76,6 +76,7 @@ pub(super) fn facts(
         mirror: seen.mirror.clone(),
         preview: preview(seen, state),
         new: new(seen, state, sizes_of(seen, pipeline, state, need)),
+        active_lost: false,
         retained_gone: state.retained.as_deref().is_some_and(|r| deployment(seen, r).is_none()),
         evidence: seen.evidence,
         requests: requests(seen),

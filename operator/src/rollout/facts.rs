@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub preview: Side,
     /// The new revision on the source.
     pub new: Side,
+    /// Nothing of the active revision runs, and nothing is left that it could be made from.
+    pub active_lost: bool,
     /// The revision that stays warm no longer has a Deployment.
     pub retained_gone: bool,
     /// What both sides have done since the phase began; `None` where nothing is known of it yet.

@@ -14,7 +14,10 @@ use super::{
     claims::{reason, running},
     model::{World, holding, spec},
 };
-use crate::{names, pipeline::plan::Doomed};
+use crate::{
+    names,
+    pipeline::{plan::Doomed, snapshot::Owned},
+};
 
 /// Both sides do well for long enough.
 fn well() -> Evidence {
@@ -151,6 +154,102 @@ fn one_that_fails_on_the_source_goes_at_once_and_the_old_one_is_simply_there() {
     assert!(calm.writes.is_empty() && calm.deletes.is_empty() && calm.events.is_empty(), "{calm:?}");
 }
 
+/// Somebody deletes the Deployment of the active revision while the new one was given up, waits for a person, or is tried.
+fn elsewhere() -> [(World, RolloutPhase); 3] {
+    let mut aborted = running();
+    asks_for(&mut aborted, "registry.example/none:1");
+    until(&mut aborted, RolloutPhase::Previewing);
+    aborted.does.preview.restarts = 1;
+    aborted.converge();
+    let mut awaiting = running();
+    awaiting.edit(|s| {
+        s.rollout = serde_json::from_value(json!({"blueGreen": {"autoPromotionEnabled": false}})).unwrap();
+    });
+    asks_for(&mut awaiting, "registry.example/mine:2");
+    awaiting.does = well();
+    until(&mut awaiting, RolloutPhase::AwaitingPromotion);
+    awaiting.converge();
+    let mut previewing = running();
+    asks_for(&mut previewing, "registry.example/mine:2");
+    until(&mut previewing, RolloutPhase::Previewing);
+    previewing.converge();
+    [
+        (aborted, RolloutPhase::Aborted),
+        (awaiting, RolloutPhase::AwaitingPromotion),
+        (previewing, RolloutPhase::Previewing),
+    ]
+}
+
+#[test]
+fn what_is_deleted_of_the_active_revision_is_made_again_while_the_spec_asks_for_another() {
+    for (mut world, there) in elsewhere() {
+        let before = world.owned.clone();
+        world.owned.deployments.clear();
+        (world.owned.service_account, world.owned.network_policy, world.owned.disruption_budget) = (None, None, None);
+        let plan = world.step();
+        let told: Vec<_> = plan.events.iter().map(|notice| notice.reason.as_str()).collect();
+        assert_eq!((told, plan.writes.len(), phase(&world)), (vec!["Repaired"; 4], 4, there));
+        world.converge();
+        assert_eq!(world.owned.service_account, before.service_account);
+        assert_eq!(world.owned.disruption_budget, before.disruption_budget);
+        let spec =
+            |owned: &Owned| owned.deployments.iter().map(|d| (d.metadata.labels.clone(), d.spec.clone())).collect();
+        let (found, wanted): (Vec<_>, Vec<_>) = (spec(&world.owned), spec(&before));
+        assert_eq!(found, wanted);
+        assert_eq!((world.consuming_of_active(), phase(&world)), (1, there));
+        assert!(world.plan().writes.is_empty(), "{:?}", world.plan().writes);
+    }
+}
+
+#[test]
+fn where_nothing_is_left_of_the_active_revision_that_the_new_one_is_ready_decides() {
+    for (mut world, there) in elsewhere() {
+        let active = world.status().active_revision.unwrap();
+        world.owned.deployments.clear();
+        world.owned.config_maps.retain(|c| !c.metadata.name.as_ref().unwrap().ends_with(&active));
+        world.step();
+        let state = world.status().rollout.unwrap();
+        assert_eq!(state.reason, "ActiveGone", "{state:?}");
+        if there == RolloutPhase::Aborted {
+            assert_eq!(state.phase, there, "one that is known to be bad is not started without a word");
+            world.object.metadata.annotations = Some([("drover.dev/retry".to_owned(), "1".to_owned())].into());
+        } else {
+            assert_eq!((state.phase, state.active), (RolloutPhase::Promoting, None));
+        }
+        world.does = well();
+        world.converge();
+        assert_eq!((phase(&world), world.deployments().len(), world.previews().len()), (RolloutPhase::Stable, 1, 0));
+        assert_eq!(reason(&world, "Ready"), "True Ready");
+        assert_ne!(world.status().active_revision, Some(active));
+    }
+}
+
+#[test]
+fn one_that_takes_over_stays_as_it_is_when_the_active_one_is_lost() {
+    let mut world = running();
+    asks_for(&mut world, "registry.example/mine:2");
+    world.does = well();
+    until(&mut world, RolloutPhase::Verifying);
+    world.does = Evidence::default();
+    let active = world.status().active_revision.unwrap();
+    world.owned.deployments.retain(|d| !d.metadata.name.as_ref().unwrap().ends_with(&active));
+    world.owned.config_maps.retain(|c| !c.metadata.name.as_ref().unwrap().ends_with(&active));
+    let spec = world.owned.deployments[0].spec.clone();
+    world.converge();
+    assert_eq!((phase(&world), world.deployments().len()), (RolloutPhase::Stable, 1));
+    assert_eq!(world.owned.deployments[0].spec, spec);
+}
+
+#[test]
+fn a_template_that_is_not_what_the_name_says_is_not_used() {
+    let (mut world, _) = elsewhere().into_iter().next().unwrap();
+    world.owned.deployments.clear();
+    let kept = Arc::make_mut(&mut world.owned.config_maps[0]).metadata.annotations.as_mut().unwrap();
+    let text = kept.get_mut(names::TEMPLATE).unwrap();
+    *text = text.replace("registry.example/drover-worker:1", "registry.example/other:1");
+    assert!(world.step().writes.is_empty());
+}
+
 #[test]
 fn a_bad_preview_costs_nothing_and_the_spec_that_runs_mends_it() {
     let mut world = running();
@@ -279,6 +378,7 @@ enum Event {
     Load(u32),
     Ask(&'static str),
     Does(Evidence),
+    Deleted,
     HubGoes,
     HubComes,
 }
@@ -298,6 +398,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1_u32..6).prop_map(Event::Load),
         1 => prop::sample::select(vec!["abort", "promote", "retry"]).prop_map(Event::Ask),
         3 => prop::sample::select(vec![well(), bad(500, 0), bad(0, 1), Evidence::default()]).prop_map(Event::Does),
+        1 => Just(Event::Deleted),
         1 => Just(Event::HubGoes),
         1 => Just(Event::HubComes),
     ]
@@ -321,6 +422,10 @@ fn happen(world: &mut World, number: usize, event: &Event) {
             annotations.insert(format!("drover.dev/{what}"), number.to_string());
         }
         Event::Does(does) => world.does = *does,
+        Event::Deleted => {
+            let active = world.status().active_revision.map(|active| names::of_revision("p", &active));
+            world.owned.deployments.retain(|d| d.metadata.name != active);
+        }
         Event::HubGoes => world.hub_fails(),
         Event::HubComes => world.hub = World::new(spec()).hub,
     }
