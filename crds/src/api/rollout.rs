@@ -149,6 +149,9 @@ pub struct Evidence {
     /// Seconds in which the new side was seen not to consume yet.
     #[serde(default)]
     pub waiting_seconds: f64,
+    /// Second of these at which the new side was last done with a message, or had none to work on.
+    #[serde(default)]
+    pub progress_at_seconds: f64,
     /// What the old side has done in the phases before: its usual rate, also while it has little to do.
     #[serde(default)]
     pub before: Tally,

@@ -77,6 +77,8 @@ pub(crate) struct Side {
     pub hindrance: Option<Problem>,
     /// Messages that its workers have in hand.
     pub in_hand: u64,
+    /// Seconds that they may give a single message; 0 where nothing says so.
+    pub timeout: u32,
     /// Why a worker of it waits instead of working.
     pub holding: Option<String>,
 }

@@ -1,6 +1,9 @@
 //! What is promised of a rollout, one claim a test.
 
-use drover_crds::api::{Cause, Cutover, Evidence, Proof, RolloutPhase, RolloutStatus};
+use drover_crds::{
+    api::{Cause, Cutover, Evidence, Proof, RolloutPhase, RolloutStatus},
+    resolved::Rollout,
+};
 
 use super::{
     super::{
@@ -119,6 +122,24 @@ fn every_kind_of_bad_preview_fails_for_its_reason() {
     assert_eq!(judge(evidence(20.0, (0, 0), (300, 0)), hangs), "Hangs");
     let holds = Side { holding: Some("table t is missing".to_owned()), ..consuming() };
     assert_eq!(judge(evidence(30.0, (0, 0), (300, 0)), holds), "Holds");
+}
+
+#[test]
+fn one_that_hangs_is_found_at_any_time_and_one_whose_messages_last_long_is_not() {
+    let policy = facts("b").policy;
+    let judge = |still: f64, timeout: u32, in_hand: u64| {
+        let evidence = Evidence { progress_at_seconds: 70.0 - still, ..evidence(70.0, (40, 0), (3, 0)) };
+        let side = Side { in_hand, timeout, ..consuming() };
+        let exclusive = Rollout { cutover: Cutover::Exclusive, ..policy };
+        let all = [of_preview(&policy, &evidence, &side), of_takeover(&exclusive, &evidence, &side, false)];
+        all.map(|verdict| matches!(verdict, Verdict::Failed("Hangs", _)))
+    };
+    assert_eq!(judge(20.0, 0, 5), [true, true], "it has done some before");
+    assert_eq!(judge(19.0, 0, 5), [false, false]);
+    assert_eq!(judge(20.0, 0, 0), [false, false], "it has nothing to do");
+    assert_eq!(judge(59.0, 30, 5), [false, false], "its messages may last so long");
+    assert_eq!(judge(60.0, 30, 5), [true, true]);
+    assert_eq!(judge(20.0, 5, 5), [true, true]);
 }
 
 #[test]

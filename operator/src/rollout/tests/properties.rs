@@ -38,10 +38,11 @@ fn tally() -> impl Strategy<Value = Tally> {
 }
 
 fn evidence() -> impl Strategy<Value = Evidence> {
-    (0.0_f64..700.0, 0.0_f64..700.0, tally(), tally(), tally()).prop_map(
-        |(seconds, waiting_seconds, active, preview, before)| Evidence {
+    (0.0_f64..700.0, 0.0_f64..700.0, 0.0_f64..=1.0, tally(), tally(), tally()).prop_map(
+        |(seconds, waiting_seconds, progress, active, preview, before)| Evidence {
             seconds,
             waiting_seconds,
+            progress_at_seconds: seconds * progress,
             active,
             preview,
             before,
