@@ -9,9 +9,13 @@ use super::{
     sizes::is_on_source,
     verdict::{Verdict, of_preview, of_readiness, of_takeover},
 };
+use crate::problem::Problem;
 
 /// Reason: the active revision was deleted with all that it could be made from.
 const ACTIVE_GONE: &str = "ActiveGone";
+
+/// Reason: the hub does not let the mirror queue be made.
+const MIRROR_REFUSED: &str = "MirrorRefused";
 
 /// The state that follows, with the reason in it. Whoever asks must write it before acting on it.
 pub(crate) fn next(state: &RolloutStatus, facts: &Facts) -> RolloutStatus {
@@ -180,9 +184,7 @@ fn go_on(state: &mut RolloutStatus, facts: &Facts) {
         RolloutPhase::Stable | RolloutPhase::Aborted | RolloutPhase::AwaitingPromotion => {}
         RolloutPhase::Previewing => match &facts.mirror {
             Mirror::Declared => previewed(state, facts, &name),
-            Mirror::Refused(problem) => {
-                tell(state, "MirrorRefused", format!("revision {name} cannot be previewed: {}", problem.message));
-            }
+            Mirror::Refused(problem) => refused(state, facts, &name, problem),
             Mirror::Unknown | Mirror::Gone => {
                 tell(state, "WaitsForMirror", format!("revision {name} waits for its mirror queue"));
             }
@@ -193,6 +195,16 @@ fn go_on(state: &mut RolloutStatus, facts: &Facts) {
         RolloutPhase::RollingBack if state.aborted_revision.as_ref() == Some(&name) => aborted(state, &facts.now),
         RolloutPhase::RollingBack => settle(state, &facts.now, "RolledBack", format!("revision {name} is gone")),
     }
+}
+
+/// Whoever relies on the preview is not served by a promotion without one: it is given up when its time is over, and tells what to mend.
+fn refused(state: &mut RolloutStatus, facts: &Facts, name: &str, problem: &Problem) {
+    let evidence = state.evidence.unwrap_or_default();
+    let message = format!("revision {name} cannot be previewed: {}", problem.message);
+    if evidence.seconds + evidence.waiting_seconds < f64::from(facts.policy.progress_deadline_seconds) {
+        return tell(state, MIRROR_REFUSED, message);
+    }
+    give_up(state, &facts.now, MIRROR_REFUSED, format!("{message}; then kubectl drover retry"));
 }
 
 fn previewed(state: &mut RolloutStatus, facts: &Facts, name: &str) {

@@ -82,6 +82,23 @@ fn without_a_binding_to_mirror_it_is_proven_on_the_source_and_says_so() {
 }
 
 #[test]
+fn one_whose_mirror_is_refused_waits_for_the_hub_and_is_given_up_in_time() {
+    let problem = Problem::new("PermissionMissing", "the hub's user may not declare queue q.mirror-b");
+    let facts = Facts { mirror: Mirror::Refused(problem), preview: Side::default(), ..facts("b") };
+    let waits = after(
+        &on_the_way(RolloutPhase::Previewing),
+        &facts,
+        Evidence { waiting_seconds: 599.0, ..Evidence::default() },
+    );
+    assert_eq!(phase(&waits), (RolloutPhase::Previewing, "MirrorRefused"));
+    let given_up = after(&waits, &facts, Evidence { waiting_seconds: 600.0, ..Evidence::default() });
+    assert_eq!(phase(&given_up), (RolloutPhase::Aborted, "MirrorRefused"));
+    assert!(given_up.message.contains("may not declare") && given_up.message.contains("retry"), "{}", given_up.message);
+    let granted = Facts { mirror: Mirror::Declared, preview: consuming(), ..facts };
+    assert_eq!(phase(&next(&waits, &granted)), (RolloutPhase::Previewing, "Previewing"));
+}
+
+#[test]
 fn a_preview_that_fails_is_given_up_and_the_same_spec_does_not_start_it_again() {
     let mut facts = facts("b");
     let broken =
