@@ -19,8 +19,8 @@ pub use ingest_pipeline::{
     DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, RetrySpec, TransformSpec,
 };
 pub use rollout::{
-    AnalysisSpec, BlueGreenSpec, Cause, Cutover, Evidence, PreviewSpec, Proof, RolloutPhase, RolloutSpec,
-    RolloutStatus, Tally,
+    AnalysisSpec, BlueGreenSpec, Cause, Cutover, DUE_REDRIVES, Evidence, PreviewSpec, Proof, RevisionLetters,
+    RolloutPhase, RolloutSpec, RolloutStatus, Tally,
 };
 pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};

@@ -344,9 +344,13 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
 fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let mut status = report::status(seen, rollout);
     let old = seen.old_status();
-    let redriven = redrive::decide(&redrive::Seen::of(seen));
+    let redriven = redrive::decide(&redrive::Seen::of(seen, status.rollout.as_ref()));
     plan.redrive = redriven.start.and_then(|start| Some(start.order(seen.admitted.as_ref().ok()?)));
-    if let (Some(_), Some(ended)) = (&redriven.notice, &redriven.status) {
+    let taken_up = redriven.status.as_ref().and_then(|redrive| redrive.of.as_ref());
+    if let (Some(of), Some(rollout)) = (taken_up, &mut status.rollout) {
+        rollout.redrives.retain(|due| due != of);
+    }
+    if let (Some(_), Some(ended), None) = (&redriven.notice, &redriven.status, taken_up) {
         let mut answered = Vec::new();
         redrive::answer(&mut answered, &ended.id);
         status.handled_requests = rollout::remember(&status.handled_requests, &answered, &cutover::asked(seen));
@@ -359,6 +363,7 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
         && rollout.settled()
         && !rollout.moves()
         && !suspects::are_handled(seen)
+        && status.rollout.as_ref().is_none_or(|r| r.redrives.is_empty())
         && status.redrive.as_ref().is_none_or(|r| r.finished_at.is_some());
     plan.status = report::must_write(&old, &status, seen.status_age).then_some(status);
     plan.requeue = match () {

@@ -3,7 +3,7 @@
 use drover_crds::api::{Cause, Cutover, Proof, RolloutPhase, RolloutStatus};
 
 use super::{
-    enter::{aborted, consumes, enter, give_up, settle, take_over, tell},
+    enter::{consumes, enter, give_up, rolled_back, settle, take_over, tell},
     facts::{Facts, Mirror, Wanted},
     requests::answer,
     sizes::is_on_source,
@@ -192,7 +192,7 @@ fn go_on(state: &mut RolloutStatus, facts: &Facts) {
         RolloutPhase::Promoting => promoted(state, facts, &name),
         RolloutPhase::Verifying => verified(state, facts, &name),
         RolloutPhase::RollingBack if facts.new.exists => {}
-        RolloutPhase::RollingBack if state.aborted_revision.as_ref() == Some(&name) => aborted(state, &facts.now),
+        RolloutPhase::RollingBack if state.aborted_revision.as_ref() == Some(&name) => rolled_back(state, facts),
         RolloutPhase::RollingBack => settle(state, &facts.now, "RolledBack", format!("revision {name} is gone")),
     }
 }

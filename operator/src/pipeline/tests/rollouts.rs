@@ -367,6 +367,54 @@ fn an_operator_that_dies_at_any_write_of_a_rollout_comes_to_the_same_end() {
     }
 }
 
+/// A pipeline of which another revision is asked for, which fails on its preview or on the source.
+fn fails(cutover: Cutover, redrive: bool, preview: Evidence, source: Evidence) -> World {
+    let mut world = running();
+    world.edit(|s| {
+        let blue_green = json!({"blueGreen": {"cutover": cutover, "redriveOnAbort": redrive}});
+        s.rollout = serde_json::from_value(blue_green).unwrap();
+    });
+    asks_for(&mut world, "registry.example/mine:2");
+    (world.does, world.does_on_source) = (preview, Some(source));
+    world
+}
+
+#[test]
+fn dead_letters_of_a_revision_that_is_given_up_on_the_source_go_back_once_whenever_the_operator_dies() {
+    let mut failing = well();
+    failing.preview.failed = 500;
+    for cutover in [Cutover::Overlap, Cutover::Exclusive] {
+        let world = fails(cutover, true, well(), failing);
+        let (whole, writes) = drive(world.clone(), usize::MAX);
+        assert_eq!(whole.orders.len(), 1);
+        for dies_at in 0..=writes {
+            let (found, _) = drive(world.clone(), dies_at);
+            let status = found.status();
+            let (redrive, state) = (status.redrive.unwrap(), status.rollout.unwrap());
+            assert_eq!(state.phase, RolloutPhase::Aborted);
+            assert_eq!(redrive.of.map(|of| of.revision), state.aborted_revision);
+            assert_eq!((redrive.redriven, redrive.finished_at.is_some(), state.redrives.len()), (3, true, 0));
+            let ids: Vec<_> = found.orders.iter().map(|order| &order.id).collect();
+            // One that died with its operator is begun again, and no other.
+            assert!(ids.iter().all(|id| **id == redrive.id) && (1..=2).contains(&ids.len()), "{ids:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_goes_back_unless_it_is_wanted_and_the_revision_was_on_the_source() {
+    let mut failing = well();
+    failing.preview.failed = 500;
+    let unwanted = fails(Cutover::Overlap, false, well(), failing);
+    let previewed = fails(Cutover::Overlap, true, failing, failing);
+    let good = fails(Cutover::Overlap, true, well(), well());
+    for world in [unwanted, previewed, good] {
+        let (found, _) = drive(world, usize::MAX);
+        assert_eq!((found.orders.len(), found.status().redrive), (0, None), "{:?}", found.status().rollout);
+        assert_eq!(found.status().rollout.unwrap().on_source_since, None);
+    }
+}
+
 /// Something that happens meanwhile.
 #[derive(Debug, Clone)]
 enum Event {
