@@ -25,7 +25,7 @@ pub use rollout::{
 pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
-pub use status::{Delivery, HANDLED_REQUESTS, Phase, RedriveStatus, ScaleStatus, Status};
+pub use status::{Delivery, HANDLED_REQUESTS, LONGEST_REQUEST, Phase, RedriveStatus, ScaleStatus, Status};
 pub use window_query::{
     OrderingPolicy, OrderingSpec, QueryDeletionPolicy, QueryRetrySpec, QuerySink, ResultTable, RetentionSpec,
     WindowQuery, WindowQuerySpec,

@@ -12,6 +12,8 @@ use super::{
 
 /// Most ids of answered requests that are kept: an annotation has one at a time, and older ones never come back.
 pub const HANDLED_REQUESTS: usize = 16;
+/// Longest id of a request that is kept among them, in characters.
+pub const LONGEST_REQUEST: usize = 256;
 
 /// What was seen and decided.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -51,7 +53,7 @@ pub struct Status {
     pub rollout: Option<RolloutStatus>,
     /// Ids of the requests by annotation that were answered last, the newest at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = HANDLED_REQUESTS), inner(length(max = 256)))]
+    #[schemars(length(max = HANDLED_REQUESTS), inner(length(max = LONGEST_REQUEST)))]
     pub handled_requests: Vec<String>,
     /// How many workers there should be, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drover_crds::{
-    api::{Cause, Proof, RolloutPhase, RolloutStatus, Tally},
+    api::{Cause, LONGEST_REQUEST, Proof, RolloutPhase, RolloutStatus, Tally},
     resolved::{HANDLER_TIMEOUT_SECONDS, HTTP_TIMEOUT_SECONDS, Pipeline, mirror_queue},
 };
 use drover_worker::status::WorkerStatus;
@@ -15,9 +15,6 @@ use crate::{
     rollout::{Command, Facts, Knowledge, Live, Of, Reading, Side, Sizes, Wanted, is_on_source, sizes},
     workers::is_running,
 };
-
-/// Longest id that the schema lets the status tell of; a longer one is not taken.
-const LONGEST_ID: usize = 256;
 
 /// Where the rollout is, as it was last written.
 pub(super) fn state(seen: &Snapshot) -> RolloutStatus {
@@ -118,7 +115,7 @@ fn annotation(seen: &Snapshot, name: &str) -> Option<String> {
         .annotations
         .as_ref()?
         .get(name)
-        .filter(|id| !id.is_empty() && id.chars().count() <= LONGEST_ID)
+        .filter(|id| !id.is_empty() && id.chars().count() <= LONGEST_REQUEST)
         .cloned()
 }
 

@@ -290,6 +290,9 @@ fn repaired(seen: &Snapshot, object: &Object, repair: Repair) -> Option<Notice> 
     let old = seen.old_status().active_revision;
     let revision = object.revision();
     let (reason, note) = match (object, repair) {
+        (Object::Deployment(d), Repair::Create) if is_preview(d) => {
+            ("PreviewStarted", format!("revision {} starts on copies of what arrives", revision.unwrap_or_default()))
+        }
         (Object::Deployment(_), Repair::Create) if old.as_deref() != revision => {
             ("RevisionStarted", format!("revision {} starts", revision.unwrap_or_default()))
         }
@@ -301,6 +304,10 @@ fn repaired(seen: &Snapshot, object: &Object, repair: Repair) -> Option<Notice> 
         _ => return None,
     };
     Some(Notice { warning: reason == "Repaired", reason: reason.to_owned(), action: "Apply", note })
+}
+
+fn is_preview(deployment: &Deployment) -> bool {
+    deployment.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::PREVIEW))
 }
 
 /// From how many to how many, and why.

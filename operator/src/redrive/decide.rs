@@ -1,7 +1,7 @@
 //! What a request to send dead letters back comes to. Pure.
 
 use drover_crds::{
-    api::{HANDLED_REQUESTS, RedriveStatus, RevisionLetters, RolloutStatus},
+    api::{HANDLED_REQUESTS, LONGEST_REQUEST, RedriveStatus, RevisionLetters, RolloutStatus},
     resolved::Pipeline,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -11,9 +11,6 @@ use crate::{
     names,
     pipeline::{plan::Notice, snapshot::Snapshot},
 };
-
-/// Longest id that the schema has room for in the list of answered requests.
-const LONGEST_ID: usize = 256;
 
 /// All that it depends on.
 #[derive(Debug, Clone)]
@@ -90,7 +87,7 @@ pub(crate) fn decide(seen: &Seen<'_>) -> Redriven {
 
 /// Adds the id of a request that has come to its end. One that is too long for the list is told in `status.redrive` alone.
 pub(crate) fn answer(handled: &mut Vec<String>, id: &str) {
-    if id.chars().count() > LONGEST_ID || handled.iter().any(|known| known == id) {
+    if id.chars().count() > LONGEST_REQUEST || handled.iter().any(|known| known == id) {
         return;
     }
     handled.push(id.to_owned());

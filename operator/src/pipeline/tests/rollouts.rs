@@ -60,7 +60,8 @@ fn a_preview_reads_copies_and_nothing_of_the_new_revision_is_on_the_source() {
     let old = world.deployments();
     asks_for(&mut world, "registry.example/mine:2");
     until(&mut world, RolloutPhase::Previewing);
-    world.step();
+    let told: Vec<_> = world.step().events.into_iter().map(|notice| notice.reason).collect();
+    assert!(told.contains(&"PreviewStarted".to_owned()) && !told.contains(&"RevisionStarted".to_owned()), "{told:?}");
     assert_eq!((world.deployments(), world.previews().len()), (old, 1));
     let preview = world.previews()[0].clone();
     assert_eq!(variable(&world, &preview, "DROVER_PREVIEW").as_deref(), Some("true"));
