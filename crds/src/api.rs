@@ -19,13 +19,13 @@ pub use ingest_pipeline::{
     DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, RetrySpec, TransformSpec,
 };
 pub use rollout::{
-    AnalysisSpec, BlueGreenSpec, Cause, Cutover, Evidence, PreviewSpec, Proof, RolloutPhase, RolloutSpec,
-    RolloutStatus, Tally,
+    AnalysisSpec, BlueGreenSpec, Cause, Cutover, DUE_REDRIVES, Evidence, PreviewSpec, Proof, RevisionLetters,
+    RolloutPhase, RolloutSpec, RolloutStatus, Tally,
 };
 pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
-pub use status::{Delivery, HANDLED_REQUESTS, Phase, RedriveStatus, ScaleStatus, Status};
+pub use status::{Delivery, HANDLED_REQUESTS, LONGEST_REQUEST, Phase, RedriveStatus, ScaleStatus, Status};
 pub use window_query::{
     OrderingPolicy, OrderingSpec, QueryDeletionPolicy, QueryRetrySpec, QuerySink, ResultTable, RetentionSpec,
     WindowQuery, WindowQuerySpec,

@@ -34,6 +34,8 @@ pub const HANDLER_PORT: u16 = 8080;
 pub const WORKER_PORT: u16 = 9464;
 /// Default of `transform.handler.timeoutSeconds`.
 pub const HANDLER_TIMEOUT_SECONDS: u32 = 30;
+/// Default of `sink.http.timeoutSeconds`.
+pub const HTTP_TIMEOUT_SECONDS: u32 = 30;
 /// Streams of a `WindowQuery`.
 pub const PARTITIONS: u16 = 4;
 /// Longest name or routing key of AMQP, in bytes.

@@ -22,6 +22,9 @@ pub const SUSPECTS: &str = "drover.dev/suspects";
 pub const PREVIEW: &str = "drover.dev/preview";
 /// Label of a revision's Deployment: changes with what a preview can tell something of.
 pub const WORK: &str = "drover.dev/work";
+/// Annotation of a revision's `ConfigMap`: the template of its pods, so that its Deployment can be made again while the spec asks for
+/// another revision.
+pub const TEMPLATE: &str = "drover.dev/template";
 /// Annotation of a pod for suspects: when and how a worker or handler of the pipeline ended last, for whom it kills.
 pub const LAST_EXIT: &str = "drover.dev/last-exit";
 /// Label that all of it carries.

@@ -9,9 +9,14 @@ mod decide;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use drover_crds::{api::SecretRef, resolved::Pipeline};
+use drover_crds::{
+    api::{RevisionLetters, SecretRef},
+    resolved::Pipeline,
+};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::{sync::Semaphore, task::AbortHandle};
 use tracing::Instrument as _;
@@ -31,11 +36,18 @@ const AT_ONCE: usize = 4;
 /// Letters that a redrive holds at once: with bodies of a megabyte each, what the operator can bear.
 const HELD: u16 = 50;
 
+/// Header of a dead letter: the revision that made it.
+const REVISION: &str = "x-drover-revision";
+/// Clocks of nodes, which stamp dead letters, differ from the operator's by less.
+const SKEW: Duration = Duration::from_mins(1);
+
 /// A redrive to run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Order {
     /// Id of the request.
-    id: String,
+    pub(crate) id: String,
+    /// Only those of a revision.
+    pub(crate) of: Option<RevisionLetters>,
     /// Letters that it has sent back before this run.
     before: i64,
     /// Secret of the hub.
@@ -48,14 +60,27 @@ pub(crate) struct Order {
 
 impl Order {
     /// Of a pipeline, to where its dead letters came from.
-    fn new(id: String, before: i64, pipeline: &Pipeline) -> Self {
+    fn new(id: String, of: Option<RevisionLetters>, before: i64, pipeline: &Pipeline) -> Self {
         Self {
             id,
+            of,
             before,
             hub: pipeline.hub.clone(),
             queue: pipeline.dead_letter_queue.clone(),
             destination: Destination::back(pipeline),
         }
+    }
+}
+
+/// Which letters are meant at a moment.
+fn selection(of: Option<&RevisionLetters>, now: Timestamp) -> Selection {
+    let Some(of) = of else { return Selection::default() };
+    let since: Option<Timestamp> = of.since.parse().ok();
+    let age = since.map(|since| now.duration_since(since).try_into().unwrap_or_default());
+    Selection {
+        headers: vec![(REVISION.to_owned(), of.revision.clone())],
+        newer_than: age.map(|age: Duration| age.saturating_add(SKEW)),
+        ..Selection::default()
     }
 }
 
@@ -147,12 +172,28 @@ async fn run(ctx: &Context, namespace: &str, order: &Order, progress: &Mutex<Pro
     let letters = DeadLetters { hub, queue: order.queue.clone() };
     let pace = Pace { held: Some(HELD), ..Pace::default() };
     let told = |report: &Report| locked(progress).told(order.before, report);
-    let done = dead::redrive(&letters, &order.destination, &Selection::default(), &pace, time, told).await;
+    let meant = selection(order.of.as_ref(), time);
+    let done = dead::redrive(&letters, &order.destination, &meant, &pace, time, told).await;
     match done {
         Ok(report) => {
             locked(progress).told(order.before, &report);
             Ok(())
         }
         Err(error) => Err(chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_means_all_letters_and_an_abort_those_of_its_revision_since_it_was_on_the_source() {
+        let now = "2026-01-02T12:00:00Z".parse().unwrap();
+        assert_eq!(selection(None, now), Selection::default());
+        let of = RevisionLetters { revision: "b".into(), since: "2026-01-02T11:58:00Z".into() };
+        let meant = selection(Some(&of), now);
+        assert_eq!(meant.headers, [("x-drover-revision".to_owned(), "b".to_owned())]);
+        assert_eq!(meant.newer_than, Some(Duration::from_mins(3)));
     }
 }

@@ -4,6 +4,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Most revisions that were given up and whose dead letters wait to go back.
+pub const DUE_REDRIVES: usize = 16;
+
 /// How a new revision takes over.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -48,6 +51,10 @@ pub struct BlueGreenSpec {
     /// Whether both revisions may take messages at the same time. Default: Overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
+    /// True: dead letters that a revision has made on the source go back there when it is given up, and the old revision works on
+    /// them. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive_on_abort: Option<bool>,
 }
 
 /// The trial on a copy of what arrives.
@@ -135,9 +142,27 @@ pub struct RolloutStatus {
     /// A mirror queue that may be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
+    /// Since when the new revision has been on the source, as RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_source_since: Option<String>,
+    /// Dead letters of revisions that were given up, which are to go back to the source: one after another, and after what is
+    /// under way in `status.redrive`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = DUE_REDRIVES))]
+    pub redrives: Vec<RevisionLetters>,
     /// What both sides have done since this phase began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+}
+
+/// Dead letters that a revision has made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionLetters {
+    /// The revision.
+    pub revision: String,
+    /// Since when, as RFC 3339.
+    pub since: String,
 }
 
 /// What both sides of a rollout have done in the same time. It only grows, also when pods go.
@@ -149,6 +174,9 @@ pub struct Evidence {
     /// Seconds in which the new side was seen not to consume yet.
     #[serde(default)]
     pub waiting_seconds: f64,
+    /// Second of these at which the new side was last done with a message, or had none to work on.
+    #[serde(default)]
+    pub progress_at_seconds: f64,
     /// What the old side has done in the phases before: its usual rate, also while it has little to do.
     #[serde(default)]
     pub before: Tally,

@@ -5,10 +5,15 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{hub::Binding, rollout::RolloutStatus};
+use super::{
+    hub::Binding,
+    rollout::{RevisionLetters, RolloutStatus},
+};
 
 /// Most ids of answered requests that are kept: an annotation has one at a time, and older ones never come back.
 pub const HANDLED_REQUESTS: usize = 16;
+/// Longest id of a request that is kept among them, in characters.
+pub const LONGEST_REQUEST: usize = 256;
 
 /// What was seen and decided.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -48,7 +53,7 @@ pub struct Status {
     pub rollout: Option<RolloutStatus>,
     /// Ids of the requests by annotation that were answered last, the newest at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = HANDLED_REQUESTS), inner(length(max = 256)))]
+    #[schemars(length(max = HANDLED_REQUESTS), inner(length(max = LONGEST_REQUEST)))]
     pub handled_requests: Vec<String>,
     /// How many workers there should be, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +61,7 @@ pub struct Status {
     /// Messages in the dead-letter queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<i64>,
-    /// The redrive that was asked for last, by the annotation `drover.dev/redrive`.
+    /// The last redrive: by the annotation `drover.dev/redrive`, or of a revision that was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redrive: Option<RedriveStatus>,
     /// Bindings of the source that were made, so that one that is no longer asked for is removed.
@@ -96,8 +101,14 @@ pub struct ScaleStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedriveStatus {
-    /// Id of the request: the value of the annotation.
+    /// Id of the request: the value of the annotation, or one that the operator has made.
     pub id: String,
+    /// Only those of a revision that was given up; all of them where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<RevisionLetters>,
+    /// Where nobody has asked for this one: id of the request that came before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_request: Option<String>,
     /// Dead letters that were sent back.
     pub redriven: i64,
     /// Of those that were there when it began, how many are left; not known before it has begun.

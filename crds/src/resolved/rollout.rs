@@ -38,6 +38,8 @@ pub struct Rollout {
     pub scale_down_delay_seconds: u32,
     /// When a revision that is not proven is given up.
     pub progress_deadline_seconds: u32,
+    /// Dead letters of one that is given up go back to the source.
+    pub redrive_on_abort: bool,
     /// Whether both may take messages at the same time.
     pub cutover: Cutover,
 }
@@ -59,6 +61,7 @@ impl Rollout {
             max_restarts: analysis.max_restarts.unwrap_or(0),
             scale_down_delay_seconds: spec.scale_down_delay_seconds.unwrap_or(SCALE_DOWN_DELAY_SECONDS),
             progress_deadline_seconds,
+            redrive_on_abort: spec.redrive_on_abort.unwrap_or(false),
             cutover: spec.cutover.unwrap_or_default(),
         }
     }
@@ -77,6 +80,7 @@ mod tests {
             (true, 1, 10, Cutover::Overlap)
         );
         assert_eq!((rollout.min_messages, rollout.max_seconds, rollout.max_restarts), (100, 120, 0));
+        assert!(!rollout.redrive_on_abort);
         assert_eq!((rollout.scale_down_delay_seconds, rollout.progress_deadline_seconds), (30, 600));
     }
 

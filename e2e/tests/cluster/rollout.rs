@@ -247,6 +247,36 @@ async fn five_percent_of_errors_are_found_on_the_source() -> Result<()> {
 }
 
 #[tokio::test]
+async fn dead_letters_of_a_revision_that_was_given_up_go_back_and_the_old_one_works_on_them() -> Result<()> {
+    trial("rollout-redrive", async |t| {
+        t.telemetry_as(&quick(&json!({ "redriveOnAbort": true }))).await?;
+        let first = active(t).await?;
+        let what = "if right(new.message_id, 2)::int % 20 = 7 then raise exception using errcode = '22000'; end if;";
+        spoils(t, &first, what).await?;
+        let publisher = Publisher::new(30_000, Duration::from_mins(1));
+        let change = async {
+            t.merge::<IngestPipeline>(NAME, &another(500_000)).await?;
+            awaits(t, RolloutPhase::Aborted, Some("TooManyErrors")).await
+        };
+        let (flow, changed) = tokio::join!(publisher.run(&t.hub), change);
+        let aborted = changed?.aborted_revision.context("no aborted revision")?;
+        flow?;
+        let redrive = until(DONE, async || {
+            let status = t.api::<IngestPipeline>().get(NAME).await?.status.unwrap_or_default();
+            let redrive = status.redrive.context("no redrive")?;
+            ensure!(redrive.finished_at.is_some(), "{redrive:?}");
+            Ok(redrive)
+        })
+        .await?;
+        ensure!(redrive.of.as_ref().is_some_and(|of| of.revision == aborted), "{redrive:?}");
+        ensure!(redrive.redriven > 0 && redrive.message.is_none(), "{redrive:?}");
+        t.rows(DONE, 0..30_000).await?;
+        t.no_dead_letters().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn one_that_cannot_carry_the_load_alone_is_too_slow_and_the_old_one_does_not_hide_it() -> Result<()> {
     fails_on_the_source("r-slow", "perform pg_sleep(0.02);", &["TooSlow"]).await
 }

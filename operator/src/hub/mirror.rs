@@ -2,10 +2,13 @@
 //!
 //! It must never cost the publishers anything: a mirror that refused when full would refuse the message itself.
 
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
+
 use super::{
     declare::{bind, declare},
     pool::Hub,
     remove::delete,
+    reply::{is_missing, lost, short},
     topology::{Arg, Bind, Queue},
 };
 use crate::problem::Problem;
@@ -40,7 +43,22 @@ impl Hub {
     /// # Errors
     /// If the hub does not answer.
     pub async fn remove_mirror(&self, name: &str) -> Result<(), Problem> {
-        delete(self, name).await
+        let Err(problem) = delete(self, name).await else { return Ok(()) };
+        // One that the user may not remove, and could not make, need not be there.
+        if self.is_there(name).await? { Err(problem) } else { Ok(()) }
+    }
+
+    async fn is_there(&self, name: &str) -> Result<bool, Problem> {
+        let channel = self.channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        match channel.queue_declare(short(name)?, passive, FieldTable::default()).await {
+            Ok(_) => {
+                let _ = channel.close(200, "done".into()).await;
+                Ok(true)
+            }
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(lost(&error)),
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use drover_crds::{
-    api::{Cause, Proof, RolloutPhase, RolloutStatus, Tally},
-    resolved::{Pipeline, mirror_queue},
+    api::{Cause, LONGEST_REQUEST, Proof, RolloutPhase, RolloutStatus, Tally},
+    resolved::{HANDLER_TIMEOUT_SECONDS, HTTP_TIMEOUT_SECONDS, Pipeline, mirror_queue},
 };
 use drover_worker::status::WorkerStatus;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
@@ -15,9 +15,6 @@ use crate::{
     rollout::{Command, Facts, Knowledge, Live, Of, Reading, Side, Sizes, Wanted, is_on_source, sizes},
     workers::is_running,
 };
-
-/// Longest id that the schema lets the status tell of; a longer one is not taken.
-const LONGEST_ID: usize = 256;
 
 /// Where the rollout is, as it was last written.
 pub(super) fn state(seen: &Snapshot) -> RolloutStatus {
@@ -76,6 +73,7 @@ pub(super) fn facts(
         mirror: seen.mirror.clone(),
         preview: preview(seen, state),
         new: new(seen, state, sizes_of(seen, pipeline, state, need)),
+        active_lost: false,
         retained_gone: state.retained.as_deref().is_some_and(|r| deployment(seen, r).is_none()),
         evidence: seen.evidence,
         requests: requests(seen),
@@ -117,7 +115,7 @@ fn annotation(seen: &Snapshot, name: &str) -> Option<String> {
         .annotations
         .as_ref()?
         .get(name)
-        .filter(|id| !id.is_empty() && id.chars().count() <= LONGEST_ID)
+        .filter(|id| !id.is_empty() && id.chars().count() <= LONGEST_REQUEST)
         .cloned()
 }
 
@@ -159,10 +157,18 @@ fn new(seen: &Snapshot, state: &RolloutStatus, sizes: Sizes) -> Side {
 fn at_work(seen: &Snapshot, key: &str, value: &str) -> Side {
     let statuses = || own(seen, key, value).into_iter().filter_map(|pod| status(seen, &pod));
     Side {
+        timeout: seen.admitted.as_ref().map_or(0, timeout),
         in_hand: statuses().fold(0, |sum, s| sum.saturating_add(s.in_flight).saturating_add(s.held)),
         holding: statuses().find_map(|s| s.holding.as_ref().map(|h| h.message.clone())),
         ..Side::default()
     }
+}
+
+/// How long a single message may take: its handler, or the server that it goes to.
+fn timeout(pipeline: &Pipeline) -> u32 {
+    let handler = pipeline.handler.as_ref().map(|h| h.timeout_seconds.unwrap_or(HANDLER_TIMEOUT_SECONDS));
+    let server = pipeline.sink.http.as_ref().map(|http| http.timeout_seconds.unwrap_or(HTTP_TIMEOUT_SECONDS));
+    handler.unwrap_or(0).saturating_add(server.unwrap_or(0))
 }
 
 fn own(seen: &Snapshot, key: &str, value: &str) -> Vec<Arc<Pod>> {
@@ -186,12 +192,14 @@ pub(super) fn knowledge(seen: &Snapshot, at: f64) -> Knowledge {
     let works = |pod: &Arc<Pod>| !is_running(pod) || status(seen, pod).is_some_and(|s| s.holding.is_none());
     let readings = read(seen, &old, Of::Active).into_iter().chain(read(seen, &new_pods, Of::New)).collect();
     let running = new_pods.iter().filter(|p| is_running(p)).count();
+    let works_on = |s: &WorkerStatus| s.holding.is_none() && s.in_flight.saturating_add(s.held) > 0;
     let heard = new_pods.iter().filter(|p| status(seen, p).is_some_and(|s| s.consuming)).count();
     Knowledge {
         at,
         readings,
         sound: seen.hub.is_fine() && store && seen.admitted.as_ref().is_ok_and(|p| !p.suspend) && old.iter().all(works),
         heard: running > 0 && heard == running,
+        works: new_pods.iter().filter_map(|pod| status(seen, pod)).any(works_on),
         active_restarts: old.iter().map(|p| pods::restarts(p)).sum(),
         new_restarts: new_pods.iter().map(|p| pods::restarts(p)).sum(),
     }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     drift::{self, Repair},
     hosts, names, redrive,
-    rollout::{self, Command, Mirror, Sizes},
+    rollout::{self, Command, Facts, Mirror, Sizes},
 };
 
 /// When all is well: drift of the hub, which nothing tells of, is put right within it.
@@ -49,22 +49,29 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     let subject = subject(seen, pipeline, secrets);
     let need = size::replicas(&pipeline.scaling, pipeline.suspend, seen.scale.map(|d| d.desired), &seen.owned);
     let before = cutover::state(seen);
-    let facts = cutover::facts(seen, pipeline, &before, &subject.revision(need, 0), need);
+    let facts = Facts {
+        active_lost: before.active.as_deref().is_some_and(|active| is_lost(seen, &subject, active)),
+        ..cutover::facts(seen, pipeline, &before, &subject.revision(need, 0), need)
+    };
     let state = rollout::next(&before, &facts);
     let sizes = cutover::sizes_of(seen, pipeline, &state, need);
     let wanted = wanted(&subject, &state, sizes);
     let rollout = Rollout::of(seen, &state, sizes);
     let mut plan = Plan { status_first: moved(&before, &state), ..Plan::default() };
-    if rollout::has_started(&state, &wanted.name) {
-        plan.writes = repairs(seen, &subject, &wanted, &state, sizes);
+    let started = rollout::has_started(&state, &wanted.name);
+    if started || state.active.is_some() {
+        plan.writes = shared(seen, &subject, &wanted);
+    }
+    if started {
+        plan.writes.extend(repairs(seen, &subject, &wanted, &state, sizes));
     }
     if let Some(active) = active(seen, &state, &wanted) {
         plan.writes.extend(for_suspects(seen, &subject, active));
     }
-    plan.writes.extend(older(seen, &state, &wanted, sizes.active));
+    plan.writes.extend(older(seen, &subject, &state, &wanted, sizes.active));
     plan.marks = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
     plan.marks.extend(pods::last_exits(&seen.owned.pods));
-    plan.events = plan.writes.iter().filter_map(|(object, repair)| repaired(seen, &wanted, object, *repair)).collect();
+    plan.events = plan.writes.iter().filter_map(|(object, repair)| repaired(seen, object, *repair)).collect();
     plan.events.extend(facts.requests.iter().map(|(command, id)| answered(*command, id, &state)));
     plan.deletes = obsolete(seen, &rollout);
     plan.deletes.extend(pods::backed_off(&seen.owned.pods).into_iter().map(Doomed::Pod));
@@ -106,12 +113,35 @@ fn answered(command: Command, id: &str, state: &RolloutStatus) -> Notice {
     }
 }
 
-/// The revision that takes messages, or stands by, while another is on its way.
-fn older(seen: &Snapshot, state: &RolloutStatus, wanted: &Revision, need: i32) -> Option<(Object, Repair)> {
+/// The revision that takes messages, or stands by, while the spec asks for another. One that somebody has deleted is made again.
+fn older(
+    seen: &Snapshot,
+    subject: &Subject<'_>,
+    state: &RolloutStatus,
+    wanted: &Revision,
+    need: i32,
+) -> Option<(Object, Repair)> {
     let active = state.active.as_deref().filter(|active| *active != wanted.name)?;
-    let live = cutover::deployment(seen, active)?;
+    let Some(live) = cutover::deployment(seen, active) else {
+        let restored = restored(seen, subject, active, need, state.priority)?;
+        return Some((Object::Deployment(Box::new(restored.deployment)), Repair::Create));
+    };
     let resize = live.metadata.deletion_timestamp.is_none() && size::asked(live) != need;
     resize.then(|| (Object::Deployment(Box::new(size::resized(live, need))), Repair::Apply))
+}
+
+/// A revision as what is left of it tells.
+fn restored(seen: &Snapshot, subject: &Subject<'_>, revision: &str, replicas: i32, priority: i32) -> Option<Revision> {
+    let name = names::of_revision(seen.name(), revision);
+    let kept = seen.owned.config_maps.iter().find(|c| c.metadata.name.as_deref() == Some(&name))?;
+    subject.restored(revision, kept, replicas, priority)
+}
+
+/// True if nothing of a revision runs, and nothing is left that it could be made from.
+fn is_lost(seen: &Snapshot, subject: &Subject<'_>, revision: &str) -> bool {
+    cutover::deployment(seen, revision).is_none()
+        && !pods::any_of(&seen.owned.pods, revision)
+        && restored(seen, subject, revision, 0, 0).is_none()
 }
 
 /// Costs of the pods of a Deployment that is to have fewer; where none is left there is nothing to choose.
@@ -137,14 +167,8 @@ fn subject<'a>(seen: &'a Snapshot, pipeline: &'a Pipeline, secrets: &'a Secrets)
     }
 }
 
-/// What pods refer to comes before what makes pods.
-fn repairs(
-    seen: &Snapshot,
-    subject: &Subject<'_>,
-    wanted: &Revision,
-    state: &RolloutStatus,
-    sizes: Sizes,
-) -> Vec<(Object, Repair)> {
+/// What belongs to all revisions. It comes before what makes pods.
+fn shared(seen: &Snapshot, subject: &Subject<'_>, wanted: &Revision) -> Vec<(Object, Repair)> {
     let owned = &seen.owned;
     let mut writes = Vec::new();
     let mut check = |object: Object, repair: Option<Repair>| writes.extend(repair.map(|r| (object, r)));
@@ -161,6 +185,20 @@ fn repairs(
     let budget = subject.disruption_budget();
     let repair = drift::repair(&budget, owned.disruption_budget.as_deref(), |o| &o.metadata);
     check(Object::DisruptionBudget(budget), repair);
+    writes
+}
+
+/// What the wanted revision consists of: what pods refer to comes before what makes pods.
+fn repairs(
+    seen: &Snapshot,
+    subject: &Subject<'_>,
+    wanted: &Revision,
+    state: &RolloutStatus,
+    sizes: Sizes,
+) -> Vec<(Object, Repair)> {
+    let owned = &seen.owned;
+    let mut writes = Vec::new();
+    let mut check = |object: Object, repair: Option<Repair>| writes.extend(repair.map(|r| (object, r)));
     let name = &wanted.config_map.metadata.name;
     let live = owned.config_maps.iter().find(|o| &o.metadata.name == name);
     let repair = drift::repair(&wanted.config_map, live.map(|o| &**o), |o| &o.metadata);
@@ -245,7 +283,7 @@ fn obsolete(seen: &Snapshot, rollout: &Rollout) -> Vec<Doomed> {
     doomed
 }
 
-fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair) -> Option<Notice> {
+fn repaired(seen: &Snapshot, object: &Object, repair: Repair) -> Option<Notice> {
     let (kind, name) = object.describe();
     if let Object::Deployment(d) = object
         && let Some(step) = suspects::step(d.metadata.labels.as_ref())
@@ -254,11 +292,15 @@ fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair)
         return Some(Notice { warning: false, reason: "SuspectsHandled".to_owned(), action: "Apply", note });
     }
     let old = seen.old_status().active_revision;
+    let revision = object.revision();
     let (reason, note) = match (object, repair) {
-        (Object::Deployment(_), Repair::Create) if old.as_deref() != Some(&*wanted.name) => {
-            ("RevisionStarted", format!("revision {} starts", wanted.name))
+        (Object::Deployment(d), Repair::Create) if is_preview(d) => {
+            ("PreviewStarted", format!("revision {} starts on copies of what arrives", revision.unwrap_or_default()))
         }
-        (_, Repair::Create) if old.is_some() && old.as_deref() == Some(&*wanted.name) => {
+        (Object::Deployment(_), Repair::Create) if old.as_deref() != revision => {
+            ("RevisionStarted", format!("revision {} starts", revision.unwrap_or_default()))
+        }
+        (_, Repair::Create) if old.is_some() && (revision.is_none() || old.as_deref() == revision) => {
             ("Repaired", format!("{kind} {name} was missing and is made again"))
         }
         (Object::Deployment(d), Repair::Apply) if replicas_only(seen, d) => ("Scaled", scaled(seen, d)),
@@ -266,6 +308,10 @@ fn repaired(seen: &Snapshot, wanted: &Revision, object: &Object, repair: Repair)
         _ => return None,
     };
     Some(Notice { warning: reason == "Repaired", reason: reason.to_owned(), action: "Apply", note })
+}
+
+fn is_preview(deployment: &Deployment) -> bool {
+    deployment.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::PREVIEW))
 }
 
 /// From how many to how many, and why.
@@ -309,9 +355,13 @@ fn removed(doomed: &Doomed) -> Option<Notice> {
 fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let mut status = report::status(seen, rollout);
     let old = seen.old_status();
-    let redriven = redrive::decide(&redrive::Seen::of(seen));
+    let redriven = redrive::decide(&redrive::Seen::of(seen, status.rollout.as_ref()));
     plan.redrive = redriven.start.and_then(|start| Some(start.order(seen.admitted.as_ref().ok()?)));
-    if let (Some(_), Some(ended)) = (&redriven.notice, &redriven.status) {
+    let taken_up = redriven.status.as_ref().and_then(|redrive| redrive.of.as_ref());
+    if let (Some(of), Some(rollout)) = (taken_up, &mut status.rollout) {
+        rollout.redrives.retain(|due| due != of);
+    }
+    if let (Some(_), Some(ended), None) = (&redriven.notice, &redriven.status, taken_up) {
         let mut answered = Vec::new();
         redrive::answer(&mut answered, &ended.id);
         status.handled_requests = rollout::remember(&status.handled_requests, &answered, &cutover::asked(seen));
@@ -324,6 +374,7 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
         && rollout.settled()
         && !rollout.moves()
         && !suspects::are_handled(seen)
+        && status.rollout.as_ref().is_none_or(|r| r.redrives.is_empty())
         && status.redrive.as_ref().is_none_or(|r| r.finished_at.is_some());
     plan.status = report::must_write(&old, &status, seen.status_age).then_some(status);
     plan.requeue = match () {

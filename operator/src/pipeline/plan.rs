@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 
-use crate::{drift::Repair, redrive::Order};
+use crate::{drift::Repair, names, redrive::Order};
 
 /// Marks of pods, writes in their order, then the status, then deletions, then events, then when to look again. A status that says
 /// where a rollout goes from here comes before the writes: whoever finds them finds also why.
@@ -94,6 +94,19 @@ impl Object {
             Self::Deployment(o) => ("Deployment", &o.metadata.name),
         };
         (kind, name.as_deref().unwrap_or_default())
+    }
+
+    /// The revision that it is of; `None` where it is of all.
+    pub(crate) fn revision(&self) -> Option<&str> {
+        let labels = match self {
+            Self::ServiceAccount(o) => &o.metadata.labels,
+            Self::NetworkPolicy(o) => &o.metadata.labels,
+            Self::DisruptionBudget(o) => &o.metadata.labels,
+            Self::ConfigMap(o) => &o.metadata.labels,
+            Self::Deployment(o) => &o.metadata.labels,
+        };
+        let labels = labels.as_ref()?;
+        [names::REVISION, names::PREVIEW].into_iter().find_map(|label| labels.get(label)).map(String::as_str)
     }
 }
 

@@ -25,6 +25,9 @@ use crate::{
     template::{self, of_field, of_secret},
 };
 
+/// Longest template that is kept, in bytes: all annotations of an object together have room for 256 KiB.
+const KEPT: usize = 128 * 1024;
+
 /// Whose objects are built.
 #[derive(Debug, Clone)]
 pub(super) struct Subject<'a> {
@@ -80,16 +83,38 @@ impl Subject<'_> {
 
     /// The revision that the spec asks for, with so many pods.
     pub(super) fn revision(&self, replicas: i32, priority: i32) -> Revision {
-        let environment = self.environment();
-        let mut template = self.template();
+        self.build(self.environment(), self.template(), replicas, priority)
+    }
+
+    /// A revision as its `ConfigMap` tells of it, with so many pods; `None` where that tells nothing, or of anything but what the
+    /// name is the hash of.
+    pub(super) fn restored(&self, name: &str, kept: &ConfigMap, replicas: i32, priority: i32) -> Option<Revision> {
+        let mut environment = kept.data.clone()?;
+        environment.remove(var::REVISION);
+        let template = serde_json::from_str(kept.metadata.annotations.as_ref()?.get(names::TEMPLATE)?).ok()?;
+        let same = revision::name(&environment, &template) == name;
+        same.then(|| self.build(environment, template, replicas, priority))
+    }
+
+    fn build(
+        &self,
+        environment: BTreeMap<String, String>,
+        mut template: PodTemplateSpec,
+        replicas: i32,
+        priority: i32,
+    ) -> Revision {
         let name = revision::name(&environment, &template);
         let work = revision::work(&environment, &template);
         let full = names::of_revision(self.name, &name);
         let labels = names::revision_labels(self.name, &name);
         let mut data = environment;
         data.insert(var::REVISION.to_owned(), name.clone());
+        let kept = serde_json::to_string(&template).ok().filter(|text| text.len() <= KEPT);
         let config_map = ConfigMap {
-            metadata: self.meta(&full, labels.clone()),
+            metadata: ObjectMeta {
+                annotations: kept.map(|text| BTreeMap::from([(names::TEMPLATE.to_owned(), text)])),
+                ..self.meta(&full, labels.clone())
+            },
             data: Some(data),
             immutable: Some(true),
             ..ConfigMap::default()

@@ -1,7 +1,7 @@
 //! What a request to send dead letters back comes to. Pure.
 
 use drover_crds::{
-    api::{HANDLED_REQUESTS, RedriveStatus},
+    api::{HANDLED_REQUESTS, LONGEST_REQUEST, RedriveStatus, RevisionLetters, RolloutStatus},
     resolved::Pipeline,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -12,14 +12,13 @@ use crate::{
     pipeline::{plan::Notice, snapshot::Snapshot},
 };
 
-/// Longest id that the schema has room for in the list of answered requests.
-const LONGEST_ID: usize = 256;
-
 /// All that it depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen<'a> {
     /// The annotation.
     requested: Option<&'a str>,
+    /// Letters of a revision that was given up.
+    due: Option<&'a RevisionLetters>,
     /// What was told of the last one.
     old: Option<&'a RedriveStatus>,
     /// The last run of this process.
@@ -30,10 +29,12 @@ pub(crate) struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    pub(crate) fn of(seen: &'a Snapshot) -> Self {
+    /// `rollout` is where the rollout goes from here.
+    pub(crate) fn of(seen: &'a Snapshot, rollout: Option<&'a RolloutStatus>) -> Self {
         let annotations = seen.object.metadata.annotations.as_ref();
         Self {
             requested: annotations.and_then(|a| a.get(names::REDRIVE)).map(String::as_str).filter(|id| !id.is_empty()),
+            due: rollout.and_then(|rollout| rollout.redrives.first()),
             old: seen.object.status.as_ref().and_then(|s| s.redrive.as_ref()),
             run: seen.redrive.as_ref(),
             ready: seen.admitted.is_ok() && seen.hub.is_fine(),
@@ -57,25 +58,27 @@ pub(crate) struct Redriven {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     id: String,
+    of: Option<RevisionLetters>,
     before: i64,
 }
 
 impl Start {
     pub(crate) fn order(self, pipeline: &Pipeline) -> Order {
-        Order::new(self.id, self.before, pipeline)
+        Order::new(self.id, self.of, self.before, pipeline)
     }
 }
 
-/// One that has begun is brought to its end; then the next that was asked for is taken up.
+/// One that has begun is brought to its end; then the next that was asked for is taken up, and then what revisions that were given up
+/// have left.
 pub(crate) fn decide(seen: &Seen<'_>) -> Redriven {
     let stays = || Redriven { status: seen.old.cloned(), ..Redriven::default() };
     let open = seen.old.filter(|old| old.finished_at.is_none()).cloned();
-    let Some(status) = open.or_else(|| requested(seen)) else { return stays() };
+    let Some(status) = open.or_else(|| requested(seen)).or_else(|| due(seen)) else { return stays() };
     match seen.run.filter(|run| run.id == status.id) {
         Some(run) => told(status, run, seen.now),
         // Begun by an operator that is no more, or not yet begun.
         None if seen.ready => {
-            let start = Start { id: status.id.clone(), before: status.redriven };
+            let start = Start { id: status.id.clone(), of: status.of.clone(), before: status.redriven };
             Redriven { status: Some(status), start: Some(start), notice: None }
         }
         None => stays(),
@@ -84,7 +87,7 @@ pub(crate) fn decide(seen: &Seen<'_>) -> Redriven {
 
 /// Adds the id of a request that has come to its end. One that is too long for the list is told in `status.redrive` alone.
 pub(crate) fn answer(handled: &mut Vec<String>, id: &str) {
-    if id.chars().count() > LONGEST_ID || handled.iter().any(|known| known == id) {
+    if id.chars().count() > LONGEST_REQUEST || handled.iter().any(|known| known == id) {
         return;
     }
     handled.push(id.to_owned());
@@ -94,15 +97,33 @@ pub(crate) fn answer(handled: &mut Vec<String>, id: &str) {
 
 /// A request that nothing has come of yet.
 fn requested(seen: &Seen<'_>) -> Option<RedriveStatus> {
-    let id = seen.requested.filter(|id| seen.old.is_none_or(|old| old.id != *id))?;
+    let done = |old: &RedriveStatus, id: &str| old.id == id || old.last_request.as_deref() == Some(id);
+    let id = seen.requested.filter(|id| seen.old.is_none_or(|old| !done(old, id)))?;
+    Some(begun(id.to_owned(), seen.now))
+}
+
+/// What nobody has asked for. The id is the same whoever makes it, and another for each time that a revision was on the source.
+fn due(seen: &Seen<'_>) -> Option<RedriveStatus> {
+    let letters = seen.due?;
+    let before = seen.old.map(|old| old.last_request.clone().or_else(|| old.of.is_none().then(|| old.id.clone())));
     Some(RedriveStatus {
-        id: id.to_owned(),
+        of: Some(letters.clone()),
+        last_request: before.flatten(),
+        ..begun(format!("abort-{}-{}", letters.revision, letters.since), seen.now)
+    })
+}
+
+fn begun(id: String, now: Timestamp) -> RedriveStatus {
+    RedriveStatus {
+        id,
+        of: None,
+        last_request: None,
         redriven: 0,
         remaining: None,
-        started_at: Time(seen.now),
+        started_at: Time(now),
         finished_at: None,
         message: None,
-    })
+    }
 }
 
 fn told(mut status: RedriveStatus, run: &Progress, now: Timestamp) -> Redriven {
@@ -117,10 +138,15 @@ fn told(mut status: RedriveStatus, run: &Progress, now: Timestamp) -> Redriven {
 }
 
 fn notice(status: &RedriveStatus) -> Notice {
-    let count = format!("request {}: {} dead letters are sent back", status.id, status.redriven);
+    let count = match &status.of {
+        Some(of) => {
+            format!("revision {} was given up: {} of its dead letters are sent back", of.revision, status.redriven)
+        }
+        None => format!("request {}: {} dead letters are sent back", status.id, status.redriven),
+    };
     let (reason, note) = match (&status.message, status.remaining) {
         (Some(message), _) => ("RedriveFailed", format!("{count}, the others are where they were: {message}")),
-        (None, Some(left)) if left > 0 => ("Redriven", format!("{count}, {left} are left")),
+        (None, Some(left)) if left > 0 && status.of.is_none() => ("Redriven", format!("{count}, {left} are left")),
         (None, _) => ("Redriven", count),
     };
     Notice { warning: status.message.is_some(), reason: reason.to_owned(), action: "Redrive", note }
@@ -133,12 +159,35 @@ mod tests {
     const NOW: &str = "2026-01-02T12:00:00Z";
 
     fn seen<'a>(requested: Option<&'a str>, old: Option<&'a RedriveStatus>, run: Option<&'a Progress>) -> Seen<'a> {
-        Seen { requested, old, run, ready: true, now: NOW.parse().unwrap() }
+        Seen { requested, due: None, old, run, ready: true, now: NOW.parse().unwrap() }
     }
 
     fn begun(id: &str, redriven: i64) -> RedriveStatus {
-        let started_at = Time("2026-01-02T11:00:00Z".parse().unwrap());
-        RedriveStatus { id: id.into(), redriven, remaining: None, started_at, finished_at: None, message: None }
+        RedriveStatus { redriven, ..super::begun(id.into(), "2026-01-02T11:00:00Z".parse().unwrap()) }
+    }
+
+    fn letters() -> RevisionLetters {
+        RevisionLetters { revision: "b".into(), since: "s".into() }
+    }
+
+    #[test]
+    fn letters_of_a_revision_wait_for_what_a_person_has_asked_for_and_do_not_repeat_it() {
+        let due = letters();
+        let with = |old, run| Seen { due: Some(&due), ..seen(Some("a"), old, run) };
+        let (old, running) = (begun("a", 0), run("a", 1, 1, None));
+        assert_eq!(decide(&with(Some(&old), Some(&running))).start, None, "a person's is not disturbed");
+        let old = finished("a");
+        let own = decide(&with(Some(&old), None));
+        let id = "abort-b-s".to_owned();
+        assert_eq!(own.start, Some(Start { id: id.clone(), of: Some(letters()), before: 0 }));
+        let status = own.status.unwrap();
+        let ended = run(&id, 4, 9, Some(Ok(())));
+        let told = decide(&seen(Some("a"), Some(&status), Some(&ended)));
+        assert_eq!(told.notice.unwrap().note, "revision b was given up: 4 of its dead letters are sent back");
+        let after = decide(&seen(Some("a"), told.status.as_ref(), None));
+        assert_eq!((after.start, after.status.clone()), (None, told.status.clone()), "the annotation is still there");
+        let next = decide(&seen(Some("c"), told.status.as_ref(), None));
+        assert_eq!(next.start, Some(Start { id: "c".into(), of: None, before: 0 }));
     }
 
     fn finished(id: &str) -> RedriveStatus {
@@ -159,7 +208,7 @@ mod tests {
     #[test]
     fn a_request_is_taken_up_once() {
         let first = decide(&seen(Some("a"), None, None));
-        assert_eq!(first.start, Some(Start { id: "a".into(), before: 0 }));
+        assert_eq!(first.start, Some(Start { id: "a".into(), of: None, before: 0 }));
         let (status, running) = (first.status.unwrap(), run("a", 3, 4, None));
         let second = decide(&seen(Some("a"), Some(&status), Some(&running)));
         assert_eq!((second.start, second.notice), (None, None));
@@ -180,7 +229,7 @@ mod tests {
     fn what_an_operator_began_that_is_no_more_is_begun_again_and_counted_on() {
         let old = begun("a", 5);
         let again = decide(&seen(Some("a"), Some(&old), None));
-        assert_eq!(again.start, Some(Start { id: "a".into(), before: 5 }));
+        assert_eq!(again.start, Some(Start { id: "a".into(), of: None, before: 5 }));
         assert_eq!(again.status, Some(old));
     }
 
@@ -192,7 +241,7 @@ mod tests {
         let told = decide(&seen(Some("b"), Some(&old), Some(&ended)));
         assert_eq!((told.start, told.notice.map(|n| n.reason)), (None, Some("Redriven".into())));
         let next = decide(&seen(Some("b"), told.status.as_ref(), Some(&ended)));
-        assert_eq!(next.start, Some(Start { id: "b".into(), before: 0 }));
+        assert_eq!(next.start, Some(Start { id: "b".into(), of: None, before: 0 }));
     }
 
     #[test]

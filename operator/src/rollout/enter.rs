@@ -1,6 +1,8 @@
 //! How one phase is left for another. Pure.
 
-use drover_crds::api::{Evidence, Proof, RolloutPhase, RolloutStatus, Tally};
+use drover_crds::api::{DUE_REDRIVES, Evidence, Proof, RevisionLetters, RolloutPhase, RolloutStatus, Tally};
+
+use super::facts::Facts;
 
 /// Enters a phase. What was gathered in the one before is gone, but for the old side's usual rate.
 pub(super) fn enter(state: &mut RolloutStatus, phase: RolloutPhase, now: &str, reason: &str, message: String) {
@@ -11,6 +13,13 @@ pub(super) fn enter(state: &mut RolloutStatus, phase: RolloutPhase, now: &str, r
     now.clone_into(&mut state.since);
     tell(state, reason, message);
     state.scaled_up = false;
+    match phase {
+        RolloutPhase::Promoting => {
+            state.on_source_since.get_or_insert_with(|| now.to_owned());
+        }
+        RolloutPhase::Verifying | RolloutPhase::RollingBack => {}
+        _ => state.on_source_since = None,
+    }
 }
 
 /// Says why it is where it is.
@@ -63,8 +72,19 @@ pub(super) fn give_up(state: &mut RolloutStatus, now: &str, reason: &str, messag
     }
 }
 
+/// The same of one that was on the source: what it has dead-lettered there goes back to the old revision, where that is wanted.
+pub(super) fn rolled_back(state: &mut RolloutStatus, facts: &Facts) {
+    let letters = state.preview.clone().zip(state.on_source_since.clone());
+    if let Some((revision, since)) = letters.filter(|_| facts.policy.redrive_on_abort) {
+        state.redrives.push(RevisionLetters { revision, since });
+        let surplus = state.redrives.len().saturating_sub(DUE_REDRIVES);
+        state.redrives.drain(..surplus);
+    }
+    aborted(state, &facts.now);
+}
+
 /// Nothing of the new revision is left; why it was given up stays to be read.
-pub(super) fn aborted(state: &mut RolloutStatus, now: &str) {
+fn aborted(state: &mut RolloutStatus, now: &str) {
     let (reason, message) = (state.reason.clone(), state.message.clone());
     enter(state, RolloutPhase::Aborted, now, &reason, message);
     (state.preview, state.proof, state.cause) = (None, None, None);

@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub preview: Side,
     /// The new revision on the source.
     pub new: Side,
+    /// Nothing of the active revision runs, and nothing is left that it could be made from.
+    pub active_lost: bool,
     /// The revision that stays warm no longer has a Deployment.
     pub retained_gone: bool,
     /// What both sides have done since the phase began; `None` where nothing is known of it yet.
@@ -75,6 +77,8 @@ pub(crate) struct Side {
     pub hindrance: Option<Problem>,
     /// Messages that its workers have in hand.
     pub in_hand: u64,
+    /// Seconds that they may give a single message; 0 where nothing says so.
+    pub timeout: u32,
     /// Why a worker of it waits instead of working.
     pub holding: Option<String>,
 }

@@ -45,6 +45,8 @@ pub(crate) struct Knowledge {
     pub sound: bool,
     /// The new side consumes, and has said what it does.
     pub heard: bool,
+    /// The new side has messages in hand, and works on them.
+    pub works: bool,
     /// Restarts of the old side's pods that are there.
     pub active_restarts: i64,
     /// Restarts of the new side's pods that are there.
@@ -98,6 +100,7 @@ impl Ledger {
     fn add(&mut self, seen: &Knowledge) {
         let seconds = self.at.replace(seen.at).map_or(0.0, |before| (seen.at - before).clamp(0.0, GAP));
         let first = self.known.is_empty() && self.restarts.is_none();
+        let done = self.total.preview.processed;
         for reading in &seen.readings {
             let key = (reading.pod.clone(), reading.of);
             let grown = match self.known.get(&key) {
@@ -123,6 +126,9 @@ impl Ledger {
             (true, true) => self.total.seconds += seconds,
             (true, false) => self.total.waiting_seconds += seconds,
             (false, _) => {}
+        }
+        if !seen.works || self.total.preview.processed > done {
+            self.total.progress_at_seconds = self.total.seconds;
         }
     }
 }
@@ -184,6 +190,20 @@ mod tests {
         let starts = Knowledge { heard: false, ..look(7.0, Of::New, 1, 60) };
         let found = ledgers.take("u", &state("a"), &starts).unwrap();
         assert_eq!((found.seconds, found.waiting_seconds, found.preview.processed), (0.0, 2.0, 10));
+    }
+
+    #[test]
+    fn it_is_known_since_when_the_new_side_is_done_with_none_of_what_it_has() {
+        let ledgers = Ledgers::default();
+        let since = |at, processed, works| {
+            let seen = Knowledge { works, ..look(at, Of::New, 1, processed) };
+            let found = ledgers.take("u", &state("a"), &seen).unwrap();
+            format!("{:.0}", found.seconds - found.progress_at_seconds)
+        };
+        let all = [since(0.0, 0, true), since(2.0, 5, true), since(4.0, 5, true), since(9.0, 5, true)];
+        assert_eq!(all, ["0", "0", "2", "7"]);
+        let all = [since(10.0, 6, true), since(12.0, 6, false), since(18.0, 6, false), since(19.0, 6, true)];
+        assert_eq!(all, ["0", "0", "0", "1"], "with nothing in hand it cannot be done with anything");
     }
 
     #[test]

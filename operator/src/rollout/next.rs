@@ -3,11 +3,19 @@
 use drover_crds::api::{Cause, Cutover, Proof, RolloutPhase, RolloutStatus};
 
 use super::{
-    enter::{aborted, consumes, enter, give_up, settle, take_over, tell},
+    enter::{consumes, enter, give_up, rolled_back, settle, take_over, tell},
     facts::{Facts, Mirror, Wanted},
     requests::answer,
+    sizes::is_on_source,
     verdict::{Verdict, of_preview, of_readiness, of_takeover},
 };
+use crate::problem::Problem;
+
+/// Reason: the active revision was deleted with all that it could be made from.
+const ACTIVE_GONE: &str = "ActiveGone";
+
+/// Reason: the hub does not let the mirror queue be made.
+const MIRROR_REFUSED: &str = "MirrorRefused";
 
 /// The state that follows, with the reason in it. Whoever asks must write it before acting on it.
 pub(crate) fn next(state: &RolloutStatus, facts: &Facts) -> RolloutStatus {
@@ -27,6 +35,9 @@ pub(crate) fn next(state: &RolloutStatus, facts: &Facts) -> RolloutStatus {
     let Some(wanted) = &facts.wanted else { return state };
     if state.phase != RolloutPhase::RollingBack && state.preview.as_deref().is_some_and(|p| p != wanted.name) {
         turn_away(&mut state, facts, wanted);
+    }
+    if facts.active_lost && state.active.as_ref() != Some(&wanted.name) {
+        alone(&mut state, facts);
     }
     if matches!(state.phase, RolloutPhase::Stable | RolloutPhase::Aborted) {
         begin(&mut state, facts, wanted);
@@ -62,6 +73,38 @@ fn turn_away(state: &mut RolloutStatus, facts: &Facts, wanted: &Wanted) {
     }
 }
 
+/// There is nothing left to compare with, and nothing to go back to: that it is ready decides. One that was given up stays so.
+fn alone(state: &mut RolloutStatus, facts: &Facts) {
+    let gone = state.active.clone().unwrap_or_default();
+    match state.phase {
+        RolloutPhase::Stable | RolloutPhase::RollingBack => {}
+        RolloutPhase::Aborted if state.reason == ACTIVE_GONE => {}
+        RolloutPhase::Aborted => {
+            let message = format!(
+                "{}; revision {gone} was deleted, and nothing runs: change the spec, or kubectl drover retry",
+                state.message
+            );
+            tell(state, ACTIVE_GONE, message);
+        }
+        RolloutPhase::Previewing
+        | RolloutPhase::AwaitingPromotion
+        | RolloutPhase::Promoting
+        | RolloutPhase::Verifying => {
+            // Those of its workers that are on the source stay as they are.
+            state.priority = state.priority.saturating_add(i32::from(is_on_source(state)));
+            without(state, &facts.now, &gone);
+        }
+    }
+}
+
+/// The new revision starts as the first one did.
+fn without(state: &mut RolloutStatus, now: &str, gone: &str) {
+    (state.active, state.proof) = (None, Some(Proof::Readiness));
+    let name = state.preview.clone().unwrap_or_default();
+    let message = format!("revision {gone} was deleted, and nothing runs: that revision {name} is ready decides");
+    enter(state, RolloutPhase::Promoting, now, ACTIVE_GONE, message);
+}
+
 /// Nothing is on its way: is there something to begin?
 fn begin(state: &mut RolloutStatus, facts: &Facts, wanted: &Wanted) {
     let name = &wanted.name;
@@ -88,13 +131,16 @@ fn begin(state: &mut RolloutStatus, facts: &Facts, wanted: &Wanted) {
     }
     match waits(state, facts) {
         Some((reason, why)) => tell(state, reason, format!("revision {name} waits for {why}")),
-        None => start(state, facts, wanted),
+        None => match state.active.clone().filter(|_| facts.active_lost) {
+            Some(gone) => without(state, &facts.now, &gone),
+            None => start(state, facts, wanted),
+        },
     }
 }
 
 /// What a revision waits for before it starts.
 fn waits(state: &RolloutStatus, facts: &Facts) -> Option<(&'static str, &'static str)> {
-    let first = state.active.is_none();
+    let first = state.active.is_none() || facts.active_lost;
     match () {
         () if !facts.may_start => Some(("RevisionWaiting", "hub and store")),
         () if first => None,
@@ -138,9 +184,7 @@ fn go_on(state: &mut RolloutStatus, facts: &Facts) {
         RolloutPhase::Stable | RolloutPhase::Aborted | RolloutPhase::AwaitingPromotion => {}
         RolloutPhase::Previewing => match &facts.mirror {
             Mirror::Declared => previewed(state, facts, &name),
-            Mirror::Refused(problem) => {
-                tell(state, "MirrorRefused", format!("revision {name} cannot be previewed: {}", problem.message));
-            }
+            Mirror::Refused(problem) => refused(state, facts, &name, problem),
             Mirror::Unknown | Mirror::Gone => {
                 tell(state, "WaitsForMirror", format!("revision {name} waits for its mirror queue"));
             }
@@ -148,9 +192,19 @@ fn go_on(state: &mut RolloutStatus, facts: &Facts) {
         RolloutPhase::Promoting => promoted(state, facts, &name),
         RolloutPhase::Verifying => verified(state, facts, &name),
         RolloutPhase::RollingBack if facts.new.exists => {}
-        RolloutPhase::RollingBack if state.aborted_revision.as_ref() == Some(&name) => aborted(state, &facts.now),
+        RolloutPhase::RollingBack if state.aborted_revision.as_ref() == Some(&name) => rolled_back(state, facts),
         RolloutPhase::RollingBack => settle(state, &facts.now, "RolledBack", format!("revision {name} is gone")),
     }
+}
+
+/// Whoever relies on the preview is not served by a promotion without one: it is given up when its time is over, and tells what to mend.
+fn refused(state: &mut RolloutStatus, facts: &Facts, name: &str, problem: &Problem) {
+    let evidence = state.evidence.unwrap_or_default();
+    let message = format!("revision {name} cannot be previewed: {}", problem.message);
+    if evidence.seconds + evidence.waiting_seconds < f64::from(facts.policy.progress_deadline_seconds) {
+        return tell(state, MIRROR_REFUSED, message);
+    }
+    give_up(state, &facts.now, MIRROR_REFUSED, format!("{message}; then kubectl drover retry"));
 }
 
 fn previewed(state: &mut RolloutStatus, facts: &Facts, name: &str) {

@@ -15,7 +15,7 @@ const SHARE_AFTER: f64 = 10.0;
 const SHARE: i64 = 95;
 /// Fewer messages of the old side in the same time say nothing of its usual rate.
 const RATE_OF: i64 = 20;
-/// One that has messages in hand and is done with none for so many seconds hangs.
+/// One that has messages in hand and is done with none for so many seconds hangs, and for twice the time that a message may take.
 const HANGS_AFTER: f64 = 20.0;
 /// One that waits instead of working, for so many seconds in which the old side does not, has found what is wrong with it.
 const HOLDS_AFTER: f64 = 30.0;
@@ -106,8 +106,10 @@ fn fault(policy: &Rollout, evidence: &Evidence, side: &Side) -> Option<Verdict> 
     if let Some(why) = side.holding.as_ref().filter(|_| evidence.seconds >= HOLDS_AFTER) {
         return Some(Failed("Holds", format!("it waits instead of working, and the old revision does not: {why}")));
     }
-    let hangs = new.processed == 0 && side.in_hand > 0 && evidence.seconds >= HANGS_AFTER && side.holding.is_none();
-    hangs.then(|| Failed("Hangs", format!("{} messages in hand, and none done with", side.in_hand)))
+    let still = evidence.seconds - evidence.progress_at_seconds;
+    let limit = HANGS_AFTER.max(2.0 * f64::from(side.timeout));
+    let hangs = side.in_hand > 0 && still >= limit && side.holding.is_none();
+    hangs.then(|| Failed("Hangs", format!("{} messages in hand, and none done with in {still:.0} s", side.in_hand)))
 }
 
 /// Of one that does not consume yet.

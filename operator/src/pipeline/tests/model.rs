@@ -24,7 +24,7 @@ use crate::{
     names,
     pipeline::admit,
     problem::{External, Problem},
-    redrive::Progress,
+    redrive::{Order, Progress},
     rollout::Mirror,
     scaling::{Decision, Reason},
 };
@@ -50,6 +50,8 @@ pub(super) struct World {
     pub redrive: Option<Progress>,
     /// Why the object is refused, beside its spec.
     pub refused: Option<Problem>,
+    /// Redrives that were begun, by operators that died too.
+    pub orders: Vec<Order>,
 }
 
 pub(super) fn spec() -> Value {
@@ -90,6 +92,7 @@ impl World {
             does_on_source: None,
             redrive: None,
             refused: None,
+            orders: Vec::new(),
         }
     }
 
@@ -187,6 +190,15 @@ impl World {
                 self.delete(doomed);
             }
         }
+        // What runs ends with its operator.
+        match &plan.redrive {
+            _ if !next() => self.redrive = None,
+            Some(order) => {
+                self.redrive = Some(Progress { id: order.id.clone(), ..Progress::default() });
+                self.orders.push(order.clone());
+            }
+            None => {}
+        }
     }
 
     fn write(&mut self, object: Object) {
@@ -235,8 +247,11 @@ impl World {
         }
     }
 
-    /// Every Deployment gets the pods that it wants, and they consume; those that are deleted drain and go.
+    /// Every Deployment gets the pods that it wants, and they consume; those that are deleted drain and go. A redrive ends.
     pub(super) fn settle(&mut self) {
+        if let Some(run) = &mut self.redrive {
+            (run.redriven, run.remaining, run.end) = (3, Some(2), Some(Ok(())));
+        }
         self.owned.deployments.retain(|d| d.metadata.deletion_timestamp.is_none());
         self.owned.previews.retain(|d| d.metadata.deletion_timestamp.is_none());
         for name in self.deployments().into_iter().chain(self.previews()) {

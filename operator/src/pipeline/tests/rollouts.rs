@@ -14,7 +14,10 @@ use super::{
     claims::{reason, running},
     model::{World, holding, spec},
 };
-use crate::{names, pipeline::plan::Doomed};
+use crate::{
+    names,
+    pipeline::{plan::Doomed, snapshot::Owned},
+};
 
 /// Both sides do well for long enough.
 fn well() -> Evidence {
@@ -57,7 +60,8 @@ fn a_preview_reads_copies_and_nothing_of_the_new_revision_is_on_the_source() {
     let old = world.deployments();
     asks_for(&mut world, "registry.example/mine:2");
     until(&mut world, RolloutPhase::Previewing);
-    world.step();
+    let told: Vec<_> = world.step().events.into_iter().map(|notice| notice.reason).collect();
+    assert!(told.contains(&"PreviewStarted".to_owned()) && !told.contains(&"RevisionStarted".to_owned()), "{told:?}");
     assert_eq!((world.deployments(), world.previews().len()), (old, 1));
     let preview = world.previews()[0].clone();
     assert_eq!(variable(&world, &preview, "DROVER_PREVIEW").as_deref(), Some("true"));
@@ -149,6 +153,102 @@ fn one_that_fails_on_the_source_goes_at_once_and_the_old_one_is_simply_there() {
     );
     let calm = world.plan();
     assert!(calm.writes.is_empty() && calm.deletes.is_empty() && calm.events.is_empty(), "{calm:?}");
+}
+
+/// Somebody deletes the Deployment of the active revision while the new one was given up, waits for a person, or is tried.
+fn elsewhere() -> [(World, RolloutPhase); 3] {
+    let mut aborted = running();
+    asks_for(&mut aborted, "registry.example/none:1");
+    until(&mut aborted, RolloutPhase::Previewing);
+    aborted.does.preview.restarts = 1;
+    aborted.converge();
+    let mut awaiting = running();
+    awaiting.edit(|s| {
+        s.rollout = serde_json::from_value(json!({"blueGreen": {"autoPromotionEnabled": false}})).unwrap();
+    });
+    asks_for(&mut awaiting, "registry.example/mine:2");
+    awaiting.does = well();
+    until(&mut awaiting, RolloutPhase::AwaitingPromotion);
+    awaiting.converge();
+    let mut previewing = running();
+    asks_for(&mut previewing, "registry.example/mine:2");
+    until(&mut previewing, RolloutPhase::Previewing);
+    previewing.converge();
+    [
+        (aborted, RolloutPhase::Aborted),
+        (awaiting, RolloutPhase::AwaitingPromotion),
+        (previewing, RolloutPhase::Previewing),
+    ]
+}
+
+#[test]
+fn what_is_deleted_of_the_active_revision_is_made_again_while_the_spec_asks_for_another() {
+    for (mut world, there) in elsewhere() {
+        let before = world.owned.clone();
+        world.owned.deployments.clear();
+        (world.owned.service_account, world.owned.network_policy, world.owned.disruption_budget) = (None, None, None);
+        let plan = world.step();
+        let told: Vec<_> = plan.events.iter().map(|notice| notice.reason.as_str()).collect();
+        assert_eq!((told, plan.writes.len(), phase(&world)), (vec!["Repaired"; 4], 4, there));
+        world.converge();
+        assert_eq!(world.owned.service_account, before.service_account);
+        assert_eq!(world.owned.disruption_budget, before.disruption_budget);
+        let spec =
+            |owned: &Owned| owned.deployments.iter().map(|d| (d.metadata.labels.clone(), d.spec.clone())).collect();
+        let (found, wanted): (Vec<_>, Vec<_>) = (spec(&world.owned), spec(&before));
+        assert_eq!(found, wanted);
+        assert_eq!((world.consuming_of_active(), phase(&world)), (1, there));
+        assert!(world.plan().writes.is_empty(), "{:?}", world.plan().writes);
+    }
+}
+
+#[test]
+fn where_nothing_is_left_of_the_active_revision_that_the_new_one_is_ready_decides() {
+    for (mut world, there) in elsewhere() {
+        let active = world.status().active_revision.unwrap();
+        world.owned.deployments.clear();
+        world.owned.config_maps.retain(|c| !c.metadata.name.as_ref().unwrap().ends_with(&active));
+        world.step();
+        let state = world.status().rollout.unwrap();
+        assert_eq!(state.reason, "ActiveGone", "{state:?}");
+        if there == RolloutPhase::Aborted {
+            assert_eq!(state.phase, there, "one that is known to be bad is not started without a word");
+            world.object.metadata.annotations = Some([("drover.dev/retry".to_owned(), "1".to_owned())].into());
+        } else {
+            assert_eq!((state.phase, state.active), (RolloutPhase::Promoting, None));
+        }
+        world.does = well();
+        world.converge();
+        assert_eq!((phase(&world), world.deployments().len(), world.previews().len()), (RolloutPhase::Stable, 1, 0));
+        assert_eq!(reason(&world, "Ready"), "True Ready");
+        assert_ne!(world.status().active_revision, Some(active));
+    }
+}
+
+#[test]
+fn one_that_takes_over_stays_as_it_is_when_the_active_one_is_lost() {
+    let mut world = running();
+    asks_for(&mut world, "registry.example/mine:2");
+    world.does = well();
+    until(&mut world, RolloutPhase::Verifying);
+    world.does = Evidence::default();
+    let active = world.status().active_revision.unwrap();
+    world.owned.deployments.retain(|d| !d.metadata.name.as_ref().unwrap().ends_with(&active));
+    world.owned.config_maps.retain(|c| !c.metadata.name.as_ref().unwrap().ends_with(&active));
+    let spec = world.owned.deployments[0].spec.clone();
+    world.converge();
+    assert_eq!((phase(&world), world.deployments().len()), (RolloutPhase::Stable, 1));
+    assert_eq!(world.owned.deployments[0].spec, spec);
+}
+
+#[test]
+fn a_template_that_is_not_what_the_name_says_is_not_used() {
+    let (mut world, _) = elsewhere().into_iter().next().unwrap();
+    world.owned.deployments.clear();
+    let kept = Arc::make_mut(&mut world.owned.config_maps[0]).metadata.annotations.as_mut().unwrap();
+    let text = kept.get_mut(names::TEMPLATE).unwrap();
+    *text = text.replace("registry.example/drover-worker:1", "registry.example/other:1");
+    assert!(world.step().writes.is_empty());
 }
 
 #[test]
@@ -268,6 +368,54 @@ fn an_operator_that_dies_at_any_write_of_a_rollout_comes_to_the_same_end() {
     }
 }
 
+/// A pipeline of which another revision is asked for, which fails on its preview or on the source.
+fn fails(cutover: Cutover, redrive: bool, preview: Evidence, source: Evidence) -> World {
+    let mut world = running();
+    world.edit(|s| {
+        let blue_green = json!({"blueGreen": {"cutover": cutover, "redriveOnAbort": redrive}});
+        s.rollout = serde_json::from_value(blue_green).unwrap();
+    });
+    asks_for(&mut world, "registry.example/mine:2");
+    (world.does, world.does_on_source) = (preview, Some(source));
+    world
+}
+
+#[test]
+fn dead_letters_of_a_revision_that_is_given_up_on_the_source_go_back_once_whenever_the_operator_dies() {
+    let mut failing = well();
+    failing.preview.failed = 500;
+    for cutover in [Cutover::Overlap, Cutover::Exclusive] {
+        let world = fails(cutover, true, well(), failing);
+        let (whole, writes) = drive(world.clone(), usize::MAX);
+        assert_eq!(whole.orders.len(), 1);
+        for dies_at in 0..=writes {
+            let (found, _) = drive(world.clone(), dies_at);
+            let status = found.status();
+            let (redrive, state) = (status.redrive.unwrap(), status.rollout.unwrap());
+            assert_eq!(state.phase, RolloutPhase::Aborted);
+            assert_eq!(redrive.of.map(|of| of.revision), state.aborted_revision);
+            assert_eq!((redrive.redriven, redrive.finished_at.is_some(), state.redrives.len()), (3, true, 0));
+            let ids: Vec<_> = found.orders.iter().map(|order| &order.id).collect();
+            // One that died with its operator is begun again, and no other.
+            assert!(ids.iter().all(|id| **id == redrive.id) && (1..=2).contains(&ids.len()), "{ids:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_goes_back_unless_it_is_wanted_and_the_revision_was_on_the_source() {
+    let mut failing = well();
+    failing.preview.failed = 500;
+    let unwanted = fails(Cutover::Overlap, false, well(), failing);
+    let previewed = fails(Cutover::Overlap, true, failing, failing);
+    let good = fails(Cutover::Overlap, true, well(), well());
+    for world in [unwanted, previewed, good] {
+        let (found, _) = drive(world, usize::MAX);
+        assert_eq!((found.orders.len(), found.status().redrive), (0, None), "{:?}", found.status().rollout);
+        assert_eq!(found.status().rollout.unwrap().on_source_since, None);
+    }
+}
+
 /// Something that happens meanwhile.
 #[derive(Debug, Clone)]
 enum Event {
@@ -279,6 +427,7 @@ enum Event {
     Load(u32),
     Ask(&'static str),
     Does(Evidence),
+    Deleted,
     HubGoes,
     HubComes,
 }
@@ -298,6 +447,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1_u32..6).prop_map(Event::Load),
         1 => prop::sample::select(vec!["abort", "promote", "retry"]).prop_map(Event::Ask),
         3 => prop::sample::select(vec![well(), bad(500, 0), bad(0, 1), Evidence::default()]).prop_map(Event::Does),
+        1 => Just(Event::Deleted),
         1 => Just(Event::HubGoes),
         1 => Just(Event::HubComes),
     ]
@@ -321,6 +471,10 @@ fn happen(world: &mut World, number: usize, event: &Event) {
             annotations.insert(format!("drover.dev/{what}"), number.to_string());
         }
         Event::Does(does) => world.does = *does,
+        Event::Deleted => {
+            let active = world.status().active_revision.map(|active| names::of_revision("p", &active));
+            world.owned.deployments.retain(|d| d.metadata.name != active);
+        }
         Event::HubGoes => world.hub_fails(),
         Event::HubComes => world.hub = World::new(spec()).hub,
     }

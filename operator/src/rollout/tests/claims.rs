@@ -1,6 +1,9 @@
 //! What is promised of a rollout, one claim a test.
 
-use drover_crds::api::{Cause, Cutover, Evidence, Proof, RolloutPhase, RolloutStatus};
+use drover_crds::{
+    api::{Cause, Cutover, Evidence, Proof, RolloutPhase, RolloutStatus},
+    resolved::Rollout,
+};
 
 use super::{
     super::{
@@ -79,6 +82,23 @@ fn without_a_binding_to_mirror_it_is_proven_on_the_source_and_says_so() {
 }
 
 #[test]
+fn one_whose_mirror_is_refused_waits_for_the_hub_and_is_given_up_in_time() {
+    let problem = Problem::new("PermissionMissing", "the hub's user may not declare queue q.mirror-b");
+    let facts = Facts { mirror: Mirror::Refused(problem), preview: Side::default(), ..facts("b") };
+    let waits = after(
+        &on_the_way(RolloutPhase::Previewing),
+        &facts,
+        Evidence { waiting_seconds: 599.0, ..Evidence::default() },
+    );
+    assert_eq!(phase(&waits), (RolloutPhase::Previewing, "MirrorRefused"));
+    let given_up = after(&waits, &facts, Evidence { waiting_seconds: 600.0, ..Evidence::default() });
+    assert_eq!(phase(&given_up), (RolloutPhase::Aborted, "MirrorRefused"));
+    assert!(given_up.message.contains("may not declare") && given_up.message.contains("retry"), "{}", given_up.message);
+    let granted = Facts { mirror: Mirror::Declared, preview: consuming(), ..facts };
+    assert_eq!(phase(&next(&waits, &granted)), (RolloutPhase::Previewing, "Previewing"));
+}
+
+#[test]
 fn a_preview_that_fails_is_given_up_and_the_same_spec_does_not_start_it_again() {
     let mut facts = facts("b");
     let broken =
@@ -119,6 +139,24 @@ fn every_kind_of_bad_preview_fails_for_its_reason() {
     assert_eq!(judge(evidence(20.0, (0, 0), (300, 0)), hangs), "Hangs");
     let holds = Side { holding: Some("table t is missing".to_owned()), ..consuming() };
     assert_eq!(judge(evidence(30.0, (0, 0), (300, 0)), holds), "Holds");
+}
+
+#[test]
+fn one_that_hangs_is_found_at_any_time_and_one_whose_messages_last_long_is_not() {
+    let policy = facts("b").policy;
+    let judge = |still: f64, timeout: u32, in_hand: u64| {
+        let evidence = Evidence { progress_at_seconds: 70.0 - still, ..evidence(70.0, (40, 0), (3, 0)) };
+        let side = Side { in_hand, timeout, ..consuming() };
+        let exclusive = Rollout { cutover: Cutover::Exclusive, ..policy };
+        let all = [of_preview(&policy, &evidence, &side), of_takeover(&exclusive, &evidence, &side, false)];
+        all.map(|verdict| matches!(verdict, Verdict::Failed("Hangs", _)))
+    };
+    assert_eq!(judge(20.0, 0, 5), [true, true], "it has done some before");
+    assert_eq!(judge(19.0, 0, 5), [false, false]);
+    assert_eq!(judge(20.0, 0, 0), [false, false], "it has nothing to do");
+    assert_eq!(judge(59.0, 30, 5), [false, false], "its messages may last so long");
+    assert_eq!(judge(60.0, 30, 5), [true, true]);
+    assert_eq!(judge(20.0, 5, 5), [true, true]);
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub(super) fn facts(name: &str) -> Facts {
         mirror: Mirror::Declared,
         preview: consuming(),
         new: consuming(),
+        active_lost: false,
         retained_gone: false,
         evidence: None,
         requests: Vec::new(),

@@ -38,10 +38,11 @@ fn tally() -> impl Strategy<Value = Tally> {
 }
 
 fn evidence() -> impl Strategy<Value = Evidence> {
-    (0.0_f64..700.0, 0.0_f64..700.0, tally(), tally(), tally()).prop_map(
-        |(seconds, waiting_seconds, active, preview, before)| Evidence {
+    (0.0_f64..700.0, 0.0_f64..700.0, 0.0_f64..=1.0, tally(), tally(), tally()).prop_map(
+        |(seconds, waiting_seconds, progress, active, preview, before)| Evidence {
             seconds,
             waiting_seconds,
+            progress_at_seconds: seconds * progress,
             active,
             preview,
             before,
@@ -74,25 +75,36 @@ fn side() -> impl Strategy<Value = Side> {
 fn any_facts() -> impl Strategy<Value = Facts> {
     let mirror = prop::sample::select(vec![Mirror::Unknown, Mirror::Declared, Mirror::Gone]);
     let requests = prop::collection::vec(prop::sample::select(Command::ALL.to_vec()), 0..2);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (prop::option::of((name(), proof())), flags, mirror, side(), side(), prop::option::of(evidence()), requests)
-        .prop_map(|(asked, (may_start, turn, suspended, exclusive, auto), mirror, preview, new, evidence, requests)| {
-            let mut facts = Facts {
-                wanted: asked.map(|(name, proof)| wanted(&name, proof)),
-                may_start,
-                turn,
-                suspended,
+        .prop_map(
+            |(
+                asked,
+                (may_start, turn, suspended, exclusive, auto, active_lost),
                 mirror,
                 preview,
                 new,
                 evidence,
-                requests: requests.into_iter().map(|c| (c, "r".to_owned())).collect(),
-                ..facts("a")
-            };
-            facts.policy.auto_promotion = auto;
-            facts.policy.cutover = if exclusive { Cutover::Exclusive } else { Cutover::Overlap };
-            facts
-        })
+                requests,
+            )| {
+                let mut facts = Facts {
+                    wanted: asked.map(|(name, proof)| wanted(&name, proof)),
+                    may_start,
+                    turn,
+                    suspended,
+                    active_lost,
+                    mirror,
+                    preview,
+                    new,
+                    evidence,
+                    requests: requests.into_iter().map(|c| (c, "r".to_owned())).collect(),
+                    ..facts("a")
+                };
+                facts.policy.auto_promotion = auto;
+                facts.policy.cutover = if exclusive { Cutover::Exclusive } else { Cutover::Overlap };
+                facts
+            },
+        )
 }
 
 /// All is well, and enough was seen.
@@ -123,6 +135,7 @@ proptest! {
         prop_assert_eq!((after.phase, after.active, after.preview), (state.phase, state.active.clone(), state.preview.clone()));
         let unseen = Facts {
             mirror: Mirror::Unknown,
+            active_lost: false,
             wanted: state.preview.as_deref().map(|name| wanted(name, Proof::Preview)),
             ..facts
         };
@@ -134,7 +147,9 @@ proptest! {
     #[test]
     fn the_active_revision_changes_only_to_one_that_consumes_or_that_a_person_has_promoted(state in state(), facts in any_facts()) {
         let after = next(&state, &facts);
-        if after.active != state.active {
+        if after.active != state.active && after.active.is_none() {
+            prop_assert!(facts.active_lost && after.phase == RolloutPhase::Promoting);
+        } else if after.active != state.active {
             let asked = facts.requests.iter().any(|(c, _)| *c == Command::Promote);
             prop_assert_eq!(&after.active, &state.preview);
             prop_assert!(facts.new.consumes || asked);

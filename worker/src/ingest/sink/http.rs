@@ -6,7 +6,7 @@ use axum::{
     body::Bytes,
     http::{HeaderMap, HeaderValue, header},
 };
-use drover_crds::api::HttpSink;
+use drover_crds::{api::HttpSink, resolved::HTTP_TIMEOUT_SECONDS};
 
 use super::{
     super::{
@@ -24,8 +24,6 @@ use crate::{
     tls,
 };
 
-/// Default of `sink.http.timeoutSeconds`.
-const TIMEOUT_SECONDS: u32 = 30;
 /// An attempt ends after so long, done or not: those that were taken can then be acknowledged.
 const BUDGET: Duration = Duration::from_secs(5);
 
@@ -39,7 +37,7 @@ pub(super) fn server(sink: &HttpSink, settings: &Settings) -> Result<Server, Sin
         headers.insert(header::AUTHORIZATION, value);
     }
     let tls = tls::client_config(tls).map_err(SinkError::Tls)?;
-    let timeout = Duration::from_secs(sink.timeout_seconds.unwrap_or(TIMEOUT_SECONDS).into());
+    let timeout = Duration::from_secs(sink.timeout_seconds.unwrap_or(HTTP_TIMEOUT_SECONDS).into());
     let uri = sink.url.parse().map_err(SinkError::Url)?;
     Ok(Server::new(uri, headers, tls, timeout, settings.concurrency.into()))
 }
