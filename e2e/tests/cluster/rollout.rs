@@ -248,7 +248,7 @@ async fn five_percent_of_errors_are_found_on_the_source() -> Result<()> {
 
 #[tokio::test]
 async fn dead_letters_of_a_revision_that_was_given_up_go_back_and_the_old_one_works_on_them() -> Result<()> {
-    trial("rollout-redrive", async |t| {
+    trial("r-redrive", async |t| {
         t.telemetry_as(&quick(&json!({ "redriveOnAbort": true }))).await?;
         let first = active(t).await?;
         let what = "if right(new.message_id, 2)::int % 20 = 7 then raise exception using errcode = '22000'; end if;";
