@@ -52,7 +52,10 @@ impl Targets {
 /// Writes rows; those that are refused for what they are come back. Runs inside the caller's transaction.
 pub(crate) async fn write(client: &Client, job: &Job, rows: Vec<Made>) -> Result<Vec<DeadLetter>, Error> {
     let mut refused = Vec::new();
-    let Some(targets) = job.targets() else { return Ok(refused) };
+    if rows.is_empty() {
+        return Ok(refused);
+    }
+    let Some(targets) = job.targets() else { return in_doubt(client).await };
     let mut by_output: BTreeMap<&str, Vec<&Made>> = BTreeMap::new();
     for made in &rows {
         by_output.entry(&made.row.output).or_default().push(made);
@@ -61,10 +64,17 @@ pub(crate) async fn write(client: &Client, job: &Job, rows: Vec<Made>) -> Result
         match targets.0.get(output) {
             Some(Target::Table(shape)) => insert(client, shape, &rows, &mut refused).await?,
             Some(Target::Hub(key)) => leave(client, job, output, key, &rows, &mut refused).await?,
-            None => {}
+            None => return in_doubt(client).await,
         }
     }
     Ok(refused)
+}
+
+/// Tables are being looked up again: rows that nobody can write must not be committed as written, so the transaction ends here.
+async fn in_doubt(client: &Client) -> Result<Vec<DeadLetter>, Error> {
+    let raise =
+        "DO $$ BEGIN RAISE EXCEPTION 'the tables of results are looked up again' USING ERRCODE = '55000'; END $$";
+    client.batch_execute(raise).await.map(|()| Vec::new())
 }
 
 /// Inserts rows; halves what is refused until one row is left, which is to blame.

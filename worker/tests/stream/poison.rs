@@ -147,3 +147,25 @@ async fn a_missing_result_table_is_made_and_a_wrong_one_is_waited_for() {
     worker.stop().await;
     lane.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_does_not_fit_for_a_while_costs_no_row_of_any_partition() {
+    let lane = Lane::new("poison_column", 4).await;
+    let worker = lane.worker("SELECT k, n FROM input", &[]).await;
+    let events = |from: i32, to: i32| -> Vec<Sent> {
+        (from..to).map(|n| Sent::new(n % 4, &json!({"k": "a", "n": n}), 1_000)).collect()
+    };
+    lane.publish(&events(0, 40)).await;
+    lane.await_rows(40).await;
+    lane.sql("ALTER TABLE poison_column RENAME COLUMN k TO other").await;
+    for n in 40..80 {
+        lane.publish(&events(n, n + 1)).await;
+    }
+    worker.await_status("held", |s| !s.holding.is_empty()).await;
+    lane.publish(&events(80, 120)).await;
+    lane.sql("ALTER TABLE poison_column RENAME COLUMN other TO k").await;
+    assert_eq!(lane.await_rows(120).await.len(), 120);
+    worker.stop().await;
+    assert_eq!(lane.ask("SELECT sum(on_time) FROM @.partition").await, "120");
+    lane.close().await;
+}
