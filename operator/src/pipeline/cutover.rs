@@ -144,18 +144,14 @@ fn new(seen: &Snapshot, state: &RolloutStatus, sizes: Sizes) -> Side {
     let size = sizes.new.unwrap_or(i32::MAX);
     // Once it has taken over, more of them may be on their way.
     let enough = if state.phase == RolloutPhase::Verifying { size.min(1) } else { size };
-    let consumes = usable.map(pods::counts).is_some_and(|c| {
-        // At zero, only once the last of them has finished what it held.
-        let none = size > 0 || !pods::any_of(&seen.owned.pods, name);
-        c.current && c.available >= enough && c.replicas >= enough && none
-    });
+    let consumes = usable.is_some_and(|d| pods::consume(d, &seen.owned.pods, name, enough));
     let hindrance = usable.filter(|_| !consumes).and_then(|d| pods::hindrance(d, &seen.owned.pods, name));
     Side { exists, consumes, hindrance, ..at_work(seen, names::REVISION, name) }
 }
 
 /// What workers have in hand, and why one waits.
 fn at_work(seen: &Snapshot, key: &str, value: &str) -> Side {
-    let statuses = || own(seen, key, value).into_iter().filter_map(|pod| status(seen, &pod));
+    let statuses = || own(seen, key, value).into_iter().filter_map(|pod| seen.said(&pod));
     Side {
         timeout: seen.admitted.as_ref().map_or(0, timeout),
         in_hand: statuses().fold(0, |sum, s| sum.saturating_add(s.in_flight).saturating_add(s.held)),
@@ -172,13 +168,7 @@ fn timeout(pipeline: &Pipeline) -> u32 {
 }
 
 fn own(seen: &Snapshot, key: &str, value: &str) -> Vec<Arc<Pod>> {
-    let label = |p: &Pod| p.metadata.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str) == Some(value);
-    seen.owned.pods.iter().filter(|p| label(p)).cloned().collect()
-}
-
-fn status<'a>(seen: &'a Snapshot, pod: &Pod) -> Option<&'a WorkerStatus> {
-    let name = pod.metadata.name.as_deref()?;
-    seen.workers.iter().find(|w| w.pod == name)?.status.as_ref()
+    seen.owned.pods.iter().filter(|p| pods::label(p, key) == Some(value)).cloned().collect()
 }
 
 /// What was learnt at this look of what both sides do.
@@ -189,17 +179,17 @@ pub(super) fn knowledge(seen: &Snapshot, at: f64) -> Knowledge {
     let old = state.active.as_deref().map_or_else(Vec::new, |name| own(seen, names::REVISION, name));
     let new_pods = new.as_deref().map_or_else(Vec::new, |name| own(seen, key, name));
     let store = seen.admitted.as_ref().is_ok_and(|p| p.sink.postgres.is_none()) || seen.store.is_fine();
-    let works = |pod: &Arc<Pod>| !is_running(pod) || status(seen, pod).is_some_and(|s| s.holding.is_none());
+    let works = |pod: &Arc<Pod>| !is_running(pod) || seen.said(pod).is_some_and(|s| s.holding.is_none());
     let readings = read(seen, &old, Of::Active).into_iter().chain(read(seen, &new_pods, Of::New)).collect();
     let running = new_pods.iter().filter(|p| is_running(p)).count();
     let works_on = |s: &WorkerStatus| s.holding.is_none() && s.in_flight.saturating_add(s.held) > 0;
-    let heard = new_pods.iter().filter(|p| status(seen, p).is_some_and(|s| s.consuming)).count();
+    let heard = new_pods.iter().filter(|p| seen.said(p).is_some_and(|s| s.consuming)).count();
     Knowledge {
         at,
         readings,
         sound: seen.hub.is_fine() && store && seen.admitted.as_ref().is_ok_and(|p| !p.suspend) && old.iter().all(works),
         heard: running > 0 && heard == running,
-        works: new_pods.iter().filter_map(|pod| status(seen, pod)).any(works_on),
+        works: new_pods.iter().filter_map(|pod| seen.said(pod)).any(works_on),
         active_restarts: old.iter().map(|p| pods::restarts(p)).sum(),
         new_restarts: new_pods.iter().map(|p| pods::restarts(p)).sum(),
     }
@@ -207,7 +197,7 @@ pub(super) fn knowledge(seen: &Snapshot, at: f64) -> Knowledge {
 
 fn read(seen: &Snapshot, pods: &[Arc<Pod>], of: Of) -> Vec<Reading> {
     let readings = pods.iter().filter_map(|pod| {
-        let (name, status) = (pod.metadata.name.clone()?, status(seen, pod)?);
+        let (name, status) = (pod.metadata.name.clone()?, seen.said(pod)?);
         Some(Reading { pod: name, of, started: status.started_seconds, tally: tally(status) })
     });
     readings.collect()

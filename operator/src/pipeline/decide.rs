@@ -10,7 +10,7 @@ use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ConfigMap},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use kube::Resource as _;
+use kube::{Resource as _, ResourceExt as _};
 
 use super::{
     cutover, network,
@@ -294,7 +294,7 @@ fn repaired(seen: &Snapshot, object: &Object, repair: Repair) -> Option<Notice> 
     let old = seen.old_status().active_revision;
     let revision = object.revision();
     let (reason, note) = match (object, repair) {
-        (Object::Deployment(d), Repair::Create) if is_preview(d) => {
+        (Object::Deployment(d), Repair::Create) if d.labels().contains_key(names::PREVIEW) => {
             ("PreviewStarted", format!("revision {} starts on copies of what arrives", revision.unwrap_or_default()))
         }
         (Object::Deployment(_), Repair::Create) if old.as_deref() != revision => {
@@ -308,10 +308,6 @@ fn repaired(seen: &Snapshot, object: &Object, repair: Repair) -> Option<Notice> 
         _ => return None,
     };
     Some(Notice { warning: reason == "Repaired", reason: reason.to_owned(), action: "Apply", note })
-}
-
-fn is_preview(deployment: &Deployment) -> bool {
-    deployment.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::PREVIEW))
 }
 
 /// From how many to how many, and why.
@@ -396,19 +392,14 @@ impl Rollout {
         let live = told.as_deref().and_then(|name| cutover::deployment(seen, name));
         let live = live.filter(|d| d.metadata.deletion_timestamp.is_none());
         let counts = live.map(pods::counts);
-        let none = told.as_deref().is_none_or(|name| !pods::any_of(&seen.owned.pods, name));
-        let consumes = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need)
-            // At zero, only once the last of them has finished what it held.
-            && (need > 0 || none);
-        let hindrance = live
-            .filter(|_| !consumes)
-            .and_then(|d| pods::hindrance(d, &seen.owned.pods, told.as_deref().unwrap_or_default()));
+        let name = told.as_deref().unwrap_or_default();
+        let consumes = live.is_some_and(|d| pods::consume(d, &seen.owned.pods, name, need));
+        let hindrance = live.filter(|_| !consumes).and_then(|d| pods::hindrance(d, &seen.owned.pods, name));
         let stays = [state.active.as_deref(), on_source.as_deref()];
-        let others = seen.owned.deployments.iter().filter(|d| {
+        let draining = seen.owned.deployments.iter().any(|d| {
             let revision = d.metadata.labels.as_ref().and_then(|l| l.get(names::REVISION)).map(String::as_str);
             !stays.contains(&revision)
         });
-        let draining = others.count() > 0;
         Self {
             starting: on_source.or(pending),
             draining,

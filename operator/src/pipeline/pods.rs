@@ -35,6 +35,12 @@ pub(crate) fn counts(deployment: &Deployment) -> Counts {
     }
 }
 
+/// True if so many pods of a revision consume; at zero, only once the last of them has finished what it held.
+pub(crate) fn consume(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str, size: i32) -> bool {
+    let counts = counts(deployment);
+    counts.current && counts.available >= size && counts.replicas >= size && (size > 0 || !any_of(pods, revision))
+}
+
 /// Why fewer pods of a revision consume than should: the first reason that a person can do something about.
 pub(crate) fn hindrance(deployment: &Deployment, pods: &[impl AsRef<Pod>], revision: &str) -> Option<Problem> {
     hindrance_of(deployment, pods, names::REVISION, revision)
@@ -91,10 +97,10 @@ pub(super) fn last_exits(pods: &[impl AsRef<Pod>]) -> Vec<Mark> {
 
 /// When and how a container ended that was not asked to.
 fn end(container: &ContainerStatus) -> Option<String> {
-    let ended = |state: &Option<ContainerState>| state.as_ref()?.terminated.clone();
-    let ended = ended(&container.state).or_else(|| ended(&container.last_state)).filter(|t| t.exit_code != 0)?;
+    let ended = ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref()));
+    let ended = ended.filter(|t| t.exit_code != 0)?;
     let at = ended.finished_at.as_ref()?.0;
-    Some(format!("{at} {}: {}", container.name, exit(&ended)))
+    Some(format!("{at} {}: {}", container.name, exit(ended)))
 }
 
 /// The worker's, and the handler's that outlives it.
@@ -108,13 +114,17 @@ fn backs_off(container: &ContainerStatus) -> bool {
     waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
 }
 
+fn ended(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
+    state?.terminated.as_ref()
+}
+
 fn has_worked(container: &ContainerStatus) -> bool {
-    let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let ended = ended(container.last_state.as_ref());
     let lived = ended.and_then(|t| Some(t.finished_at.as_ref()?.0.duration_since(t.started_at.as_ref()?.0)));
     lived.is_some_and(|lived| lived >= WORKED)
 }
 
-fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+pub(super) fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.labels.as_ref()?.get(name).map(String::as_str)
 }
 
@@ -151,30 +161,27 @@ fn crashing(pod: &Pod) -> Option<Problem> {
 fn crash(pod: &Pod, container: &ContainerStatus) -> Problem {
     let message = format!(
         "workers end soon after their start ({}): kubectl logs --previous {} tells why",
-        container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map_or("exit unknown".to_owned(), exit),
+        ended(container.last_state.as_ref()).map_or("exit unknown".to_owned(), exit),
         name(pod)
     );
     Problem::new("CrashLooping", message)
 }
 
 fn exit(ended: &ContainerStateTerminated) -> String {
-    let code = match ended.signal.unwrap_or(ended.exit_code - 128) {
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        15 => "SIGTERM",
-        _ => return told(ended, &format!("exit code {}", ended.exit_code)),
+    let signal = match ended.signal.unwrap_or(ended.exit_code - 128) {
+        4 => ", SIGILL",
+        6 => ", SIGABRT",
+        7 => ", SIGBUS",
+        8 => ", SIGFPE",
+        9 => ", SIGKILL",
+        11 => ", SIGSEGV",
+        15 => ", SIGTERM",
+        _ => "",
     };
-    told(ended, &format!("exit code {}, {code}", ended.exit_code))
-}
-
-fn told(ended: &ContainerStateTerminated, code: &str) -> String {
+    let code = format!("exit code {}{signal}", ended.exit_code);
     match ended.reason.as_deref() {
         Some(reason) if reason != "Error" => format!("{reason} ({code})"),
-        _ => code.to_owned(),
+        _ => code,
     }
 }
 

@@ -4,10 +4,11 @@ use drover_crds::{
     api::ScalingMode,
     resolved::{Pipeline, Scaling},
 };
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::apps::v1::Deployment;
 
 use super::{
     plan::{Mark, Object},
+    pods,
     snapshot::{Owned, Snapshot},
 };
 use crate::{
@@ -93,19 +94,14 @@ pub(crate) fn stopped(owned: &Owned) -> Vec<(Object, Repair)> {
 
 /// Deletion costs to write before pods are removed: what each has in hand, where that is not what its annotation says.
 pub(super) fn costs(seen: &Snapshot, revision: &str) -> Vec<Mark> {
-    let own = seen.owned.pods.iter().filter(|p| label(p, names::REVISION) == Some(revision));
+    let own = seen.owned.pods.iter().filter(|p| pods::label(p, names::REVISION) == Some(revision));
     own.filter_map(|pod| {
         let name = pod.metadata.name.clone()?;
-        let worker = seen.workers.iter().find(|w| w.pod == name).and_then(|w| w.status.as_ref());
-        let cost = worker.map_or(0, |w| i32::try_from(w.in_flight.saturating_add(w.held)).unwrap_or(i32::MAX));
+        let cost = seen.said(pod).map_or(0, |w| i32::try_from(w.in_flight.saturating_add(w.held)).unwrap_or(i32::MAX));
         let written = pod.metadata.annotations.as_ref().and_then(|a| a.get(DELETION_COST));
         let value = cost.to_string();
         let news = written.map_or("0", String::as_str) != value;
         news.then_some(Mark { pod: name, annotation: DELETION_COST, value })
     })
     .collect()
-}
-
-fn label<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
-    pod.metadata.labels.as_ref()?.get(name).map(String::as_str)
 }

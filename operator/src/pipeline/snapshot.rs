@@ -128,6 +128,12 @@ impl Snapshot {
         self.object.metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// What the worker in a pod says, where it has answered.
+    pub(crate) fn said(&self, pod: &Pod) -> Option<&WorkerStatus> {
+        let name = pod.metadata.name.as_deref()?;
+        self.workers.iter().find(|w| w.pod == name)?.status.as_ref()
+    }
+
     /// The status as it was last written.
     pub(crate) fn old_status(&self) -> drover_crds::api::Status {
         self.object.status.clone().unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use drover_crds::api::{DUE_REDRIVES, Evidence, Proof, RevisionLetters, RolloutPhase, RolloutStatus, Tally};
 
-use super::facts::Facts;
+use super::{facts::Facts, sizes::is_on_source};
 
 /// Enters a phase. What was gathered in the one before is gone, but for the old side's usual rate.
 pub(super) fn enter(state: &mut RolloutStatus, phase: RolloutPhase, now: &str, reason: &str, message: String) {
@@ -63,8 +63,7 @@ pub(super) fn take_over(state: &mut RolloutStatus, now: &str, reason: &str, mess
 /// The new revision is given up. What is on the source must go before that is all.
 pub(super) fn give_up(state: &mut RolloutStatus, now: &str, reason: &str, message: String) {
     state.aborted_revision.clone_from(&state.preview);
-    let on_source = matches!(state.phase, RolloutPhase::Promoting | RolloutPhase::Verifying);
-    if on_source {
+    if is_on_source(state) {
         enter(state, RolloutPhase::RollingBack, now, reason, message);
     } else {
         aborted(state, now);

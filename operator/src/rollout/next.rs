@@ -64,8 +64,7 @@ fn mended(state: &RolloutStatus, facts: &Facts) -> RolloutStatus {
 /// Another revision is asked for than the one that is on its way.
 fn turn_away(state: &mut RolloutStatus, facts: &Facts, wanted: &Wanted) {
     let message = format!("revision {} is asked for instead", wanted.name);
-    let on_source = matches!(state.phase, RolloutPhase::Promoting | RolloutPhase::Verifying);
-    if on_source && facts.policy.cutover == Cutover::Exclusive && state.active.is_some() {
+    if is_on_source(state) && facts.policy.cutover == Cutover::Exclusive && state.active.is_some() {
         // The other must not take its first message before this one holds none.
         enter(state, RolloutPhase::RollingBack, &facts.now, "SpecChanged", message);
     } else {

@@ -58,14 +58,14 @@ fn promote(state: &mut RolloutStatus, facts: &Facts) {
 }
 
 fn retry(state: &mut RolloutStatus, facts: &Facts) {
-    let Some(name) = state.aborted_revision.clone() else { return };
-    if state.phase == RolloutPhase::Aborted {
-        state.aborted_revision = None;
-        settle(state, &facts.now, "RetryRequested", format!("revision {name} is tried again as a person asked"));
-    } else if state.phase != RolloutPhase::RollingBack {
-        state.aborted_revision = None;
-    } else {
-        tell(state, "RetryRequested", format!("revision {name} is tried again once it is gone"));
-        state.aborted_revision = None;
+    let Some(name) = state.aborted_revision.take() else { return };
+    match state.phase {
+        RolloutPhase::Aborted => {
+            settle(state, &facts.now, "RetryRequested", format!("revision {name} is tried again as a person asked"));
+        }
+        RolloutPhase::RollingBack => {
+            tell(state, "RetryRequested", format!("revision {name} is tried again once it is gone"));
+        }
+        _ => {}
     }
 }

@@ -126,8 +126,7 @@ fn rollout(seen: &Snapshot, need: i32, wanted: &Revision) -> Rollout {
     let old = seen.old_status().active_revision;
     let live = deployment(&seen.owned, &wanted.deployment.metadata).filter(|d| d.metadata.deletion_timestamp.is_none());
     let counts = live.map(pods::counts);
-    let works = counts.is_some_and(|c| c.current && c.available >= need && c.replicas >= need)
-        && (need > 0 || !pods::any_of(&seen.owned.pods, &wanted.name));
+    let works = live.is_some_and(|d| pods::consume(d, &seen.owned.pods, &wanted.name, need));
     let was_active = old.as_deref() == Some(&*wanted.name);
     let active = if was_active || (live.is_some() && works) { Some(wanted.name.clone()) } else { old };
     let others = seen.owned.deployments.iter().any(|d| d.metadata.name != wanted.deployment.metadata.name);
