@@ -49,13 +49,14 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     let subject = subject(seen, pipeline, secrets);
     let need = size::replicas(&pipeline.scaling, pipeline.suspend, seen.scale.map(|d| d.desired), &seen.owned);
     let before = cutover::state(seen);
+    let rendered = subject.revision();
     let facts = Facts {
         active_lost: before.active.as_deref().is_some_and(|active| is_lost(seen, &subject, active)),
-        ..cutover::facts(seen, pipeline, &before, &subject.revision(need, 0), need)
+        ..cutover::facts(seen, pipeline, &before, &rendered, need)
     };
     let state = rollout::next(&before, &facts);
     let sizes = cutover::sizes_of(seen, pipeline, &state, need);
-    let wanted = wanted(&subject, &state, sizes);
+    let wanted = wanted(rendered, &state, sizes);
     let rollout = Rollout::of(seen, &state, sizes);
     let mut plan = Plan { status_first: moved(&before, &state), ..Plan::default() };
     let started = rollout::has_started(&state, &wanted.name);
@@ -82,13 +83,12 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
 }
 
 /// The revision that the spec asks for, with as many pods as its side is to have, and the priority of that side.
-fn wanted(subject: &Subject<'_>, state: &RolloutStatus, sizes: Sizes) -> Revision {
-    let active = subject.revision(sizes.active, state.priority);
-    if state.active.as_ref() == Some(&active.name) {
-        return active;
+fn wanted(rendered: Revision, state: &RolloutStatus, sizes: Sizes) -> Revision {
+    if state.active.as_ref() == Some(&rendered.name) {
+        return rendered.sized(sizes.active, state.priority);
     }
     let priority = state.priority.saturating_add(i32::from(state.active.is_some()));
-    subject.revision(sizes.new.unwrap_or(0), priority)
+    rendered.sized(sizes.new.unwrap_or(0), priority)
 }
 
 /// True if what is to be done now is something else than before: it is written down first.
@@ -123,7 +123,7 @@ fn older(
 ) -> Option<(Object, Repair)> {
     let active = state.active.as_deref().filter(|active| *active != wanted.name)?;
     let Some(live) = cutover::deployment(seen, active) else {
-        let restored = restored(seen, subject, active, need, state.priority)?;
+        let restored = restored(seen, subject, active)?.sized(need, state.priority);
         return Some((Object::Deployment(Box::new(restored.deployment)), Repair::Create));
     };
     let resize = live.metadata.deletion_timestamp.is_none() && size::asked(live) != need;
@@ -131,17 +131,17 @@ fn older(
 }
 
 /// A revision as what is left of it tells.
-fn restored(seen: &Snapshot, subject: &Subject<'_>, revision: &str, replicas: i32, priority: i32) -> Option<Revision> {
+fn restored(seen: &Snapshot, subject: &Subject<'_>, revision: &str) -> Option<Revision> {
     let name = names::of_revision(seen.name(), revision);
     let kept = seen.owned.config_maps.iter().find(|c| c.metadata.name.as_deref() == Some(&name))?;
-    subject.restored(revision, kept, replicas, priority)
+    subject.restored(revision, kept)
 }
 
 /// True if nothing of a revision runs, and nothing is left that it could be made from.
 fn is_lost(seen: &Snapshot, subject: &Subject<'_>, revision: &str) -> bool {
     cutover::deployment(seen, revision).is_none()
         && !pods::any_of(&seen.owned.pods, revision)
-        && restored(seen, subject, revision, 0, 0).is_none()
+        && restored(seen, subject, revision).is_none()
 }
 
 /// Costs of the pods of a Deployment that is to have fewer; where none is left there is nothing to choose.
@@ -358,9 +358,7 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
         rollout.redrives.retain(|due| due != of);
     }
     if let (Some(_), Some(ended), None) = (&redriven.notice, &redriven.status, taken_up) {
-        let mut answered = Vec::new();
-        redrive::answer(&mut answered, &ended.id);
-        status.handled_requests = rollout::remember(&status.handled_requests, &answered, &cutover::asked(seen));
+        status.handled_requests = redrive::answer(&status.handled_requests, &ended.id, &cutover::asked(seen));
     }
     plan.events.extend(redriven.notice);
     status.redrive = redriven.status;

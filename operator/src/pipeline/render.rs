@@ -50,6 +50,19 @@ pub(super) struct Revision {
     pub deployment: Deployment,
 }
 
+impl Revision {
+    /// With so many pods. The priority of its consumers is not in the name: it says which of two revisions comes first, and nothing of
+    /// what they do.
+    pub(super) fn sized(mut self, replicas: i32, priority: i32) -> Self {
+        let spec = self.deployment.spec.get_or_insert_default();
+        spec.replicas = Some(replicas);
+        if priority != 0 {
+            set(&mut spec.template, &[(var::CONSUMER_PRIORITY, priority.to_string())]);
+        }
+        self
+    }
+}
+
 impl Subject<'_> {
     /// Of an object that goes when the pipeline goes.
     pub(super) fn meta(&self, name: &str, labels: BTreeMap<String, String>) -> ObjectMeta {
@@ -81,28 +94,22 @@ impl Subject<'_> {
         LabelSelector { match_labels: Some(labels), match_expressions: None }
     }
 
-    /// The revision that the spec asks for, with so many pods.
-    pub(super) fn revision(&self, replicas: i32, priority: i32) -> Revision {
-        self.build(self.environment(), self.template(), replicas, priority)
+    /// The revision that the spec asks for, without a pod.
+    pub(super) fn revision(&self) -> Revision {
+        self.build(self.environment(), self.template())
     }
 
-    /// A revision as its `ConfigMap` tells of it, with so many pods; `None` where that tells nothing, or of anything but what the
-    /// name is the hash of.
-    pub(super) fn restored(&self, name: &str, kept: &ConfigMap, replicas: i32, priority: i32) -> Option<Revision> {
+    /// A revision as its `ConfigMap` tells of it, without a pod; `None` where that tells nothing, or of anything but what the name is
+    /// the hash of.
+    pub(super) fn restored(&self, name: &str, kept: &ConfigMap) -> Option<Revision> {
         let mut environment = kept.data.clone()?;
         environment.remove(var::REVISION);
         let template = serde_json::from_str(kept.metadata.annotations.as_ref()?.get(names::TEMPLATE)?).ok()?;
         let same = revision::name(&environment, &template) == name;
-        same.then(|| self.build(environment, template, replicas, priority))
+        same.then(|| self.build(environment, template))
     }
 
-    fn build(
-        &self,
-        environment: BTreeMap<String, String>,
-        mut template: PodTemplateSpec,
-        replicas: i32,
-        priority: i32,
-    ) -> Revision {
+    fn build(&self, environment: BTreeMap<String, String>, mut template: PodTemplateSpec) -> Revision {
         let name = revision::name(&environment, &template);
         let work = revision::work(&environment, &template);
         let full = names::of_revision(self.name, &name);
@@ -126,13 +133,9 @@ impl Subject<'_> {
         template::stamp(&mut template, &full, &labels, &pods);
         let mut labels = labels;
         labels.insert(names::WORK.to_owned(), work);
-        // Not in the name: it says which of two revisions comes first, and nothing of what they do.
-        if priority != 0 {
-            set(&mut template, &[(var::CONSUMER_PRIORITY, priority.to_string())]);
-        }
         let deployment = Deployment {
             metadata: self.meta(&full, labels),
-            spec: Some(template::deployment(replicas, pods, template)),
+            spec: Some(template::deployment(0, pods, template)),
             status: None,
         };
         Revision { name, config_map, deployment }

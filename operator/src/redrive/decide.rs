@@ -1,7 +1,7 @@
 //! What a request to send dead letters back comes to. Pure.
 
 use drover_crds::{
-    api::{HANDLED_REQUESTS, LONGEST_REQUEST, RedriveStatus, RevisionLetters, RolloutStatus},
+    api::{LONGEST_REQUEST, RedriveStatus, RevisionLetters, RolloutStatus},
     resolved::Pipeline,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -10,6 +10,7 @@ use super::{Order, Progress};
 use crate::{
     names,
     pipeline::{plan::Notice, snapshot::Snapshot},
+    rollout,
 };
 
 /// All that it depends on.
@@ -85,14 +86,11 @@ pub(crate) fn decide(seen: &Seen<'_>) -> Redriven {
     }
 }
 
-/// Adds the id of a request that has come to its end. One that is too long for the list is told in `status.redrive` alone.
-pub(crate) fn answer(handled: &mut Vec<String>, id: &str) {
-    if id.chars().count() > LONGEST_REQUEST || handled.iter().any(|known| known == id) {
-        return;
-    }
-    handled.push(id.to_owned());
-    let surplus = handled.len().saturating_sub(HANDLED_REQUESTS);
-    handled.drain(..surplus);
+/// The ids that were answered, with that of a request that has come to its end. One that is too long for the list is told in
+/// `status.redrive` alone.
+pub(crate) fn answer(handled: &[String], id: &str, asked: &[String]) -> Vec<String> {
+    let fits = Some(id.to_owned()).filter(|id| id.chars().count() <= LONGEST_REQUEST);
+    rollout::remember(handled, fits.as_slice(), asked)
 }
 
 /// A request that nothing has come of yet.
@@ -154,6 +152,8 @@ fn notice(status: &RedriveStatus) -> Notice {
 
 #[cfg(test)]
 mod tests {
+    use drover_crds::api::HANDLED_REQUESTS;
+
     use super::*;
 
     const NOW: &str = "2026-01-02T12:00:00Z";
@@ -263,10 +263,10 @@ mod tests {
     fn answered_requests_are_listed_once_and_only_the_newest() {
         let mut handled = Vec::new();
         for n in 0..20 {
-            answer(&mut handled, &n.to_string());
-            answer(&mut handled, &n.to_string());
+            handled = answer(&handled, &n.to_string(), &[]);
+            handled = answer(&handled, &n.to_string(), &[]);
         }
-        answer(&mut handled, &"x".repeat(257));
+        handled = answer(&handled, &"x".repeat(257), &[]);
         assert_eq!((handled.len(), handled.first().map(String::as_str)), (HANDLED_REQUESTS, Some("4")));
     }
 
