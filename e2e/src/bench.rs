@@ -8,6 +8,7 @@ pub mod live_trace;
 pub mod pod_start;
 pub mod report;
 pub mod slow_messages;
+mod timed;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,15 @@ pub struct Figure {
     pub aim: String,
     /// It is.
     pub met: bool,
+}
+
+impl Figure {
+    /// One without a peer.
+    #[must_use]
+    pub fn new(what: &str, floor: Option<f64>, ours: f64, unit: &str, aim: &str, met: bool) -> Self {
+        let [what, unit, aim] = [what, unit, aim].map(str::to_owned);
+        Self { what, floor, peer: None, ours, unit, aim, met }
+    }
 }
 
 /// The value in the middle; the lower one of an even number. Zero of none.

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::{IngestPipeline, RolloutPhase};
-use lapin::{Channel, options::ConfirmSelectOptions};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Figure, Outcome};
-use crate::pipeline::{NAME, SEEN, manifest};
+use super::{Figure, Outcome, timed};
+use crate::pipeline::{NAME, manifest};
 use crate::publisher;
 use crate::trial::{Trial, lone_trial};
 use crate::until::until;
@@ -32,25 +31,14 @@ pub async fn run() -> Result<Outcome> {
     lone_trial("cutover", async |t| {
         let mut pipeline = manifest(NAME);
         pipeline["spec"]["scaling"] = json!({ "minReplicas": 2 });
-        pipeline["spec"]["sink"]["postgres"]["columns"]["ts"] = json!("$.timestamp");
         pipeline["spec"]["rollout"] = json!({ "blueGreen": {
             "preview": { "maxSeconds": 30 },
             "scaleDownDelaySeconds": 20,
         } });
-        t.telemetry_as(&pipeline).await?;
-        t.store
-            .owner
-            .run(&format!("alter table {NAME} alter column received_at set default clock_timestamp()"))
-            .await?;
+        timed::start(t, pipeline).await?;
         let enough = CancellationToken::new();
         let (published, moments) = tokio::try_join!(publish(t, &enough), change(t, &enough))?;
-        until(SEEN * 4, async || {
-            let there = t.store.admin.number(&format!("select count(*) from {NAME}")).await?;
-            ensure!(there == i64::from(published), "{there} of {published} rows");
-            Ok(())
-        })
-        .await?;
-        t.no_dead_letters().await?;
+        timed::written(t, published).await?;
         rows = figures(t, published, moments).await?;
         Ok(())
     })
@@ -64,14 +52,14 @@ type Moments = [i64; 3];
 async fn change(t: &Trial, enough: &CancellationToken) -> Result<Moments> {
     // Whatever becomes of it, the publisher ends.
     let _done = enough.clone().drop_guard();
-    let begin = millis();
+    let begin = timed::millis();
     tokio::time::sleep(CALM).await;
     let active = async || -> Result<(RolloutPhase, Option<String>)> {
         let state = t.api::<IngestPipeline>().get(NAME).await?.status.and_then(|s| s.rollout).context("no rollout")?;
         Ok((state.phase, state.active))
     };
     let (_, first) = active().await?;
-    let changed = millis();
+    let changed = timed::millis();
     t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "source": { "maxBytes": 500_000 } } })).await?;
     until(DONE, async || {
         let (phase, now) = active().await?;
@@ -79,15 +67,14 @@ async fn change(t: &Trial, enough: &CancellationToken) -> Result<Moments> {
         Ok(())
     })
     .await?;
-    let alone = millis();
+    let alone = timed::millis();
     tokio::time::sleep(CALM).await;
     Ok([begin, changed, alone])
 }
 
 /// Publishes until it is enough; how many.
 async fn publish(t: &Trial, enough: &CancellationToken) -> Result<u32> {
-    let channel = t.hub.channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let channel = timed::channel(t).await?;
     let (start, mut number) = (Instant::now(), 0);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,7 +84,7 @@ async fn publish(t: &Trial, enough: &CancellationToken) -> Result<u32> {
         let due = (start.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
         let mut sent = Vec::new();
         while number < due {
-            sent.push(send(&channel, number).await?);
+            sent.push(timed::publish(&channel, number).await?);
             number += 1;
         }
         for confirm in sent {
@@ -105,16 +92,6 @@ async fn publish(t: &Trial, enough: &CancellationToken) -> Result<u32> {
         }
     }
     Ok(number)
-}
-
-async fn send(channel: &Channel, number: u32) -> Result<lapin::PublisherConfirm> {
-    let body = json!({ "id": format!("m-{number:06}"), "deviceId": "d", "timestamp": millis(), "payloads": {} });
-    publisher::publish(channel, "devices.d", body.to_string().as_bytes()).await
-}
-
-#[expect(clippy::disallowed_methods, reason = "a message carries when it was published: time enters here")]
-fn millis() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }
 
 async fn figures(t: &Trial, published: u32, [begin, changed, alone]: Moments) -> Result<Vec<Figure>> {
@@ -132,18 +109,9 @@ async fn figures(t: &Trial, published: u32, [begin, changed, alone]: Moments) ->
     let during = number(p99, changed, alone).await?;
     let gap = number("max(gap)", changed, alone).await?;
     let seconds = Duration::from_millis((alone - changed).unsigned_abs()).as_secs_f64();
-    let row = |what: &str, floor: Option<f64>, ours: f64, unit: &str, aim: &str, met: bool| Figure {
-        what: what.to_owned(),
-        floor,
-        peer: None,
-        ours,
-        unit: unit.to_owned(),
-        aim: aim.to_owned(),
-        met,
-    };
     let twice = "≤ 2 × floor";
     Ok(vec![
-        row(
+        Figure::new(
             "published → row, p99 from the change to the old revision's end; floor: before it",
             Some(before),
             during,
@@ -151,8 +119,8 @@ async fn figures(t: &Trial, published: u32, [begin, changed, alone]: Moments) ->
             twice,
             during <= 2.0 * before,
         ),
-        row("longest time without a row in it", None, gap, "s", "< 1 s", gap < 1.0),
-        row("change → the new revision alone", None, seconds, "s", "", true),
-        row("messages, each a row, once", None, f64::from(published), "", "all", true),
+        Figure::new("longest time without a row in it", None, gap, "s", "< 1 s", gap < 1.0),
+        Figure::new("change → the new revision alone", None, seconds, "s", "", true),
+        Figure::new("messages, each a row, once", None, f64::from(published), "", "all", true),
     ])
 }

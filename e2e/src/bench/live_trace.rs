@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use drover_crds::api::IngestPipeline;
 use k8s_openapi::api::apps::v1::Deployment;
-use lapin::Channel;
-use lapin::options::ConfirmSelectOptions;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{Figure, Outcome};
-use crate::pipeline::{NAME, SEEN, manifest};
+use super::{Figure, Outcome, timed};
+use crate::pipeline::{NAME, manifest};
 use crate::publisher;
 use crate::store::Each;
 use crate::trial::{Trial, lone_trial};
-use crate::until::until;
 
 /// Messages per second, and for how many seconds: 500 → 2,000 → 500 → 0 → 500, at a worker of 100 a second, by 12.5.
 const TRACE: [(u32, u64); 5] = [(40, 60), (160, 60), (40, 60), (0, 40), (40, 40)];
@@ -45,21 +42,10 @@ pub async fn run() -> Result<Outcome> {
         let mut pipeline = manifest(NAME);
         pipeline["spec"]["scaling"] = json!({ "maxReplicas": 30, "cooldownSeconds": 10 });
         pipeline["spec"]["worker"] = json!({ "concurrency": 1 });
-        pipeline["spec"]["sink"]["postgres"]["columns"]["ts"] = json!("$.timestamp");
-        t.telemetry_as(&pipeline).await?;
-        t.store
-            .owner
-            .run(&format!("alter table {NAME} alter column received_at set default clock_timestamp()"))
-            .await?;
+        timed::start(t, pipeline).await?;
         t.store.slow(NAME, Each::Row, 1.0 / PER_WORKER).await?;
         let (published, course) = replay(t).await?;
-        until(SEEN * 4, async || {
-            let there = t.store.admin.number(&format!("select count(*) from {NAME}")).await?;
-            ensure!(there == i64::from(published), "{there} of {published} rows");
-            Ok(())
-        })
-        .await?;
-        t.no_dead_letters().await?;
+        timed::written(t, published).await?;
         rows = figures(t, published, &course).await?;
         Ok(())
     })
@@ -78,28 +64,25 @@ async fn figures(t: &Trial, published: u32, course: &Course) -> Result<Vec<Figur
     let half = seconds(t.store.admin.number(&wait(0.5)).await?);
     let p99 = seconds(t.store.admin.number(&wait(0.99)).await?);
     let least = f64::from(published) / PER_WORKER / TARGET;
-    let row = |what: &str, floor: Option<f64>, ours: f64, unit: &str, aim: &str, met: bool| Figure {
-        what: what.to_owned(),
-        floor,
-        peer: None,
-        ours,
-        unit: unit.to_owned(),
-        aim: aim.to_owned(),
-        met,
-    };
     Ok(vec![
-        row("published → row, p50", None, half, "s", "", true),
-        row("published → row, p99", None, p99, "s", "", true),
-        row("pod-seconds; floor: just enough pods at every moment", Some(least), course.pod_seconds, "s", "", true),
-        row("replica changes in 260 s", None, f64::from(course.changes), "", "≤ 30", course.changes <= 30),
-        row("most replicas; floor: what 160 a second need", Some(20.0), f64::from(course.most), "", "", true),
+        Figure::new("published → row, p50", None, half, "s", "", true),
+        Figure::new("published → row, p99", None, p99, "s", "", true),
+        Figure::new(
+            "pod-seconds; floor: just enough pods at every moment",
+            Some(least),
+            course.pod_seconds,
+            "s",
+            "",
+            true,
+        ),
+        Figure::new("replica changes in 260 s", None, f64::from(course.changes), "", "≤ 30", course.changes <= 30),
+        Figure::new("most replicas; floor: what 160 a second need", Some(20.0), f64::from(course.most), "", "", true),
     ])
 }
 
 /// Publishes the trace and looks at replicas meanwhile, and until they are back at what the last rate needs.
 async fn replay(t: &Trial) -> Result<(u32, Course)> {
-    let channel = t.hub.channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let channel = timed::channel(t).await?;
     let (mut course, mut number) = (Course::default(), 0);
     let mut looked = Instant::now();
     for (rate, seconds) in TRACE {
@@ -111,7 +94,7 @@ async fn replay(t: &Trial) -> Result<(u32, Course)> {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
             let due = first + (start.elapsed().as_secs_f64() * f64::from(rate)) as u32;
             while number < due {
-                publish(&channel, number).await?;
+                publisher::taken(timed::publish(&channel, number).await?).await?;
                 number += 1;
             }
             if looked.elapsed() >= Duration::from_millis(250) {
@@ -136,11 +119,4 @@ impl Course {
         self.most = self.most.max(now);
         Ok(())
     }
-}
-
-async fn publish(channel: &Channel, number: u32) -> Result<()> {
-    #[expect(clippy::disallowed_methods, reason = "a message carries when it was published: time enters here")]
-    let now = jiff::Timestamp::now().as_millisecond();
-    let body = json!({ "id": format!("m-{number:06}"), "deviceId": "d", "timestamp": now, "payloads": {} }).to_string();
-    publisher::taken(publisher::publish(channel, "devices.d", body.as_bytes()).await?).await
 }
