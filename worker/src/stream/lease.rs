@@ -8,8 +8,6 @@ use super::schema::sql;
 
 /// A claim without progress makes batches smaller; from so many on a message is worked on alone.
 pub(crate) const ALONE: i32 = 4;
-/// What a partition is set to that is free.
-const FREE: &str = "owner = NULL, lease_until = '-infinity', stalled_claims = LEAST(stalled_claims, 4)";
 /// Batch sizes after the second and the third claim without progress.
 const SMALLER: [usize; 2] = [200, 14];
 
@@ -58,6 +56,11 @@ impl Claim {
     pub(crate) fn starts(&self) -> i32 {
         self.stalled - ALONE
     }
+}
+
+/// What a partition is set to that is free.
+fn free() -> String {
+    format!("owner = NULL, lease_until = '-infinity', stalled_claims = LEAST(stalled_claims, {ALONE})")
 }
 
 /// The leases of one worker on one revision of a query.
@@ -159,7 +162,7 @@ impl Leases {
 
     /// Sets a partition free.
     pub(crate) async fn release(&self, client: &Client, claim: &Claim) -> Result<bool, Error> {
-        self.fenced(client, claim, FREE).await
+        self.fenced(client, claim, &free()).await
     }
 
     /// The stream is another one than it was: begins it anew and keeps that something was lost.
@@ -178,7 +181,8 @@ impl Leases {
     /// `ended` are as a worker's end left them.
     pub(crate) async fn leave(&self, client: &Client, ended: &[i32]) -> Result<(), Error> {
         let free = self.sql(&format!(
-            "UPDATE @.partition SET {FREE} WHERE query = $1 AND revision = $2 AND owner = $3 AND part <> ALL ($4::int[])"
+            "UPDATE @.partition SET {} WHERE query = $1 AND revision = $2 AND owner = $3 AND part <> ALL ($4::int[])",
+            free()
         ));
         client.execute(&free, &[&self.query, &self.revision, &self.owner, &ended]).await?;
         let gone = self.sql("DELETE FROM @.worker WHERE query = $1 AND revision = $2 AND name = $3");
