@@ -37,7 +37,7 @@ test: ## Every test but the slow ones (KEEP=1 leaves the cluster up)
 
 .PHONY: test-full
 test-full: ## Every test, the slow ones too
-	@FULL=1 e2e/test.sh lint pure hub hub4 chart cluster
+	@FULL=1 e2e/test.sh lint pure hub hub4 pooled chart cluster
 
 .PHONY: test-pure
 test-pure: ## Tests that need nothing
@@ -54,6 +54,10 @@ test-hub: ## Tests against a real RabbitMQ and PostgreSQL
 .PHONY: test-hub4
 test-hub4: ## The same against RabbitMQ 4
 	@e2e/test.sh hub4
+
+.PHONY: test-pooled
+test-pooled: ## What writes to the store, through PgBouncer in transaction mode
+	@e2e/test.sh pooled
 
 .PHONY: test-cluster
 test-cluster: ## End-to-end tests on the cluster

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the suites named, in this order: lint pure hub hub4 chart cluster; hub4, the hub suite on RabbitMQ 4, only where it is named. The last line is the count over all of them.
+# Runs the suites named, in this order: lint pure hub hub4 pooled chart cluster. Only where they are named: hub4, the hub suite on RabbitMQ 4, and
+# pooled, what writes to the store once more, through a pooler. The last line is the count over all of them.
 #   FULL=1  the slow tests too        KEEP=1  leave up what this run started
 #   DROVER_E2E_THREADS=4  tests on the cluster at a time      DROVER_E2E_KEEP=1  a failed one leaves its namespace
 # shellcheck source=e2e/cluster/lib.sh
@@ -17,6 +18,7 @@ finish() {
     trap - EXIT INT TERM
     if [ -z "${KEEP:-}" ]; then
         [ -z "${newer:-}" ] || "$REPO/e2e/services/ctl.sh" test4 down || status=1
+        [ -z "${pooler:-}" ] || "$REPO/e2e/services/ctl.sh" test pgbouncer stop || status=1
         # A demo that was started meanwhile keeps the node.
         [ "$started" != node ] || [ ! -e "$RUN/demo/env" ] || started=services
         case $started in
@@ -101,6 +103,21 @@ hub() {
     return "$status"
 }
 
+# What writes to the store, by way of a pooler that gives a connection for a transaction. What tests do beside the workers goes that way too,
+# but for the superuser's part. The slow ones are not for here: they are about servers and hubs that are restarted. Left out by name:
+#   a_database_that_is_not_there_is_told        PgBouncer tells nobody which databases there are: such a login fails
+#   lost_connections_and_a_connection_limit     it waits itself where the server's limit for a role refuses it, and the worker sees no answer
+pooled() {
+    local status=0 address
+    address=$("$REPO/e2e/services/ctl.sh" test pgbouncer address)
+    DROVER_TEST_STORE_URI=${DROVER_TEST_STORE_URI/@*\//@$address/}
+    DROVER_TEST_STORE_WORKER_URI=${DROVER_TEST_STORE_WORKER_URI/@*\//@$address/}
+    cargo test --workspace --no-fail-fast --test store --test stream -- --skip a_database_that_is_not_there_is_told || status=1
+    cargo test --workspace --no-fail-fast --test broker -- append:: bad_bodies:: drain:: faults:: poison_bodies:: preview:: process:: slow:: upsert:: \
+        --skip lost_connections_and_a_connection_limit || status=1
+    return "$status"
+}
+
 cluster() {
     local tests
     tests=$(selected cluster)
@@ -161,6 +178,12 @@ for name in "$@"; do
             # shellcheck source=/dev/null
             . "$RUN/test/env"
             ;;
+        pooled)
+            surroundings
+            pooler=$([ -e "$RUN/test/pgbouncer.pid" ] || echo started)
+            "$REPO/e2e/services/ctl.sh" test pgbouncer start 9>&-
+            suite pooled pooled
+            ;;
         cluster)
             surroundings
             "$REPO/e2e/images/build.sh" tests
@@ -168,6 +191,6 @@ for name in "$@"; do
             . "$RUN/images.env"
             suite cluster cluster
             ;;
-        *) die "unknown suite $name: lint, pure, hub, hub4, chart, cluster" ;;
+        *) die "unknown suite $name: lint, pure, hub, hub4, pooled, chart, cluster" ;;
     esac
 done

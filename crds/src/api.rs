@@ -14,7 +14,7 @@ pub mod window_query;
 pub mod worker;
 
 pub use handler::HandlerSpec;
-pub use hub::{Binding, HubSpec, SecretRef};
+pub use hub::{Binding, Credentials, HubSpec, SecretRef};
 pub use ingest_pipeline::{
     DeadLetterSpec, DeletionPolicy, IngestPipeline, IngestPipelineSpec, RetrySpec, TransformSpec,
 };
@@ -25,7 +25,9 @@ pub use rollout::{
 pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
-pub use status::{Delivery, HANDLED_REQUESTS, LONGEST_REQUEST, Phase, RedriveStatus, ScaleStatus, Status};
+pub use status::{
+    Delivery, HANDLED_REQUESTS, LONGEST_REQUEST, Phase, PromotionStatus, RedriveStatus, ScaleStatus, Status,
+};
 pub use window_query::{
     OrderingPolicy, OrderingSpec, QueryDeletionPolicy, QueryRetrySpec, QuerySink, ResultTable, RetentionSpec,
     WindowQuery, WindowQuerySpec,

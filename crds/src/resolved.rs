@@ -1,5 +1,6 @@
 //! What a spec means once its defaults are filled in. The only place where defaults are.
 
+mod credentials;
 mod queues;
 mod retry;
 mod rollout;
@@ -51,6 +52,8 @@ pub const COOLDOWN_SECONDS: u32 = 60;
 /// The name after FROM in `transform.query`.
 pub const TRANSFORM_ALIAS: &str = "input";
 
+pub use credentials::ROTATE_DAYS;
+pub(crate) use credentials::rotate_days;
 pub use queues::{SUSPECT_STEPS, delay_key, delay_queue, mirror_queue, suspects_key, suspects_queue};
 pub use retry::{RETRY_ATTEMPTS, RETRY_INITIAL_SECONDS, RETRY_MAX_SECONDS, Retry};
 pub use rollout::{
@@ -66,6 +69,8 @@ pub struct Pipeline {
     pub suspend: bool,
     /// Name of the hub's secret, and its keys, as written.
     pub hub: SecretRef,
+    /// Days that a user of the hub lives which the operator makes; `None` where workers are the secret's own.
+    pub rotate_days: Option<u32>,
     /// The source queue.
     pub queue: String,
     /// The source is somebody else's.
@@ -245,6 +250,7 @@ impl Pipeline {
         let pipeline = Self {
             suspend: spec.suspend.unwrap_or(false),
             hub: spec.hub.secret_ref.clone(),
+            rotate_days: rotate_days(&spec.hub),
             queue: source.queue.clone(),
             adopt: source.adopt.unwrap_or(false),
             bindings: source.bindings.clone(),

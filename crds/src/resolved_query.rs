@@ -15,7 +15,7 @@ use crate::{
     query::{Plan, QueryError, parse},
     resolved::{
         MAX_DEAD_LETTERS, NAME_BYTES, PARTITIONS, RETENTION_SECONDS, RoutingKey, Scaling, TemplateError,
-        default_resources, table,
+        default_resources, rotate_days, table,
     },
 };
 
@@ -41,6 +41,8 @@ pub struct Query {
     pub suspend: bool,
     /// Name of the hub's secret, and its keys, as written.
     pub hub: SecretRef,
+    /// Days that a user of the hub lives which the operator makes; `None` where workers are the secret's own.
+    pub rotate_days: Option<u32>,
     /// The streams are named by it.
     pub stream: String,
     /// Number of streams.
@@ -169,6 +171,7 @@ impl Query {
         let query = Self {
             suspend: spec.suspend.unwrap_or(false),
             hub: spec.hub.secret_ref.clone(),
+            rotate_days: rotate_days(&spec.hub),
             stream: input.stream.clone(),
             partitions,
             bindings: input.bindings.clone(),

@@ -264,6 +264,7 @@ fn the_reference_has_the_defaults_that_are_used() {
         ("scaling.cooldownSeconds", plain.scaling.cooldown_seconds.to_string()),
         ("scaling.fallbackReplicas", plain.scaling.fallback_replicas.to_string()),
         ("deadLetter.retentionSeconds", plain.retention_seconds.to_string()),
+        ("hub.rotateDays", resolved::ROTATE_DAYS.to_string()),
         ("retry.attempts", plain.retry.attempts.to_string()),
         ("retry.initialSeconds", plain.retry.initial_seconds.to_string()),
         ("retry.maxSeconds", plain.retry.max_seconds.to_string()),

@@ -124,6 +124,26 @@ fn a_new_pipeline_that_breaks_a_rule_is_refused_with_its_message() {
 }
 
 #[test]
+fn users_that_the_operator_makes_are_there_to_stay_and_alone_are_renewed() {
+    let hub = |rest: Value| {
+        pipeline(|s| {
+            s["hub"] = json!({"secretRef": {"name": "hub"}});
+            s["hub"].as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        })
+    };
+    let (minted, secret) =
+        (hub(json!({"credentials": "Minted", "rotateDays": 7})), hub(json!({"credentials": "Secret"})));
+    assert_eq!(refusals(&minted), "");
+    for wrong in [hub(json!({"rotateDays": 7})), hub(json!({"credentials": "Secret", "rotateDays": 7}))] {
+        assert!(refusals(&wrong).contains("hub.rotateDays is for hub.credentials: Minted"), "{}", refusals(&wrong));
+    }
+    assert_eq!(update(&secret, &minted), "");
+    for back in [secret, hub(json!({}))] {
+        assert!(update(&minted, &back).contains("does not go back from Minted"), "{}", update(&minted, &back));
+    }
+}
+
+#[test]
 fn what_never_changes_is_refused_when_it_does() {
     let old = pipeline(|_| {});
     let queue = pipeline(|s| s["source"]["queue"] = json!("other"));

@@ -3,12 +3,19 @@
 # Sets that know nothing of each other: `demo`, `test`, whose hub and database speak TLS only, and `test4`, the same with RabbitMQ 4.
 #   ctl.sh SET up | down | status
 #   ctl.sh SET rabbitmq|postgres start | stop | restart | kill | suspend | resume | status
+#   ctl.sh SET rabbitmq eval EXPRESSION     Erlang, in the broker
 #   ctl.sh test|test4 postgres cert server | expired | wrongname | otherserver     what it shows from now on
+#   ctl.sh test|test4 pgbouncer start | …   before postgres, a connection a transaction; as the pair, up only where it is started
+#   ctl.sh test|test4 primary start | …     a PostgreSQL that a test may end, and a standby of it to which each commit has come:
+#   ctl.sh test|test4 standby start | … | promote
+#   ctl.sh SET postgres|pgbouncer|primary|standby address
 # Once up, $DROVER_RUN/SET/env has the addresses and passwords, to be sourced.
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/../cluster/lib.sh"
+# shellcheck source=e2e/services/postgres.sh
+. "$REPO/e2e/services/postgres.sh"
 
-usage() { sed -n '4,7s/^# *//p' "$0" >&2; exit 2; }
+usage() { sed -n '4,12s/^# *//p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 SET=$1
 shift
@@ -21,14 +28,14 @@ esac
 DIR=$RUN/$SET
 # Debian 12 has RabbitMQ 3.10; that of Debian 13 is run from a directory of its own.
 DEBIAN_13=$CACHE/debian-13-rabbitmq
-PG_BIN=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2> /dev/null | sort -V | tail -n 1)
+PG_BIN=$(pg_bin)
 
 need_services() {
     need_root
     need_packages /usr/lib/rabbitmq/bin/rabbitmq-server=rabbitmq-server /usr/lib/postgresql=postgresql \
         socat=socat openssl=openssl curl=curl setpriv=util-linux
     [ "$SET" != test4 ] || debian_13
-    PG_BIN=$(find /usr/lib/postgresql -maxdepth 2 -name bin | sort -V | tail -n 1)
+    PG_BIN=$(pg_bin)
 }
 
 debian_13() {
@@ -74,7 +81,8 @@ end() {
     local inner outer
     inner=$(inner_of "$1"); outer=$(outer_of "$1")
     if [ -n "$inner" ]; then
-        signal_all "$1" CONT
+        # What is suspended hears nothing but KILL.
+        [ "$2" = KILL ] || signal_all "$1" CONT
         kill "-$2" "$inner" 2> /dev/null || true
         local until=$((SECONDS + $3))
         until gone "$1" || [ "$SECONDS" -ge "$until" ]; do sleep 0.05; done
@@ -169,6 +177,12 @@ rabbitmq_start() {
     until_true 90 "RabbitMQ ($SET)" "$DIR/rabbitmq.log" rabbitmq_ready
 }
 
+# rabbitmq_eval EXPRESSION: in the broker itself, for faults that nothing else makes.
+rabbitmq_eval() {
+    nsenter --net="/proc/$(inner_of rabbitmq)/ns/net" /usr/lib/rabbitmq/bin/rabbitmqctl --quiet -n "$SET@localhost" \
+        --erlang-cookie "$(cat "$DIR/rabbitmq/.erlang.cookie")" eval "$1"
+}
+
 rabbitmq_ready() {
     running rabbitmq || hopeless "it ended, see $DIR/rabbitmq.log"
     port_open $NODE_IP "$AMQP" && port_open $NODE_IP "$MQTT" \
@@ -179,69 +193,6 @@ epmd_start() {
     port_open $NODE_IP 4369 && return 0
     launch epmd epmd
     until_true 10 epmd "$RUN/epmd.log" port_open $NODE_IP 4369
-}
-
-# --- PostgreSQL
-
-postgres_prepare() {
-    local data=$DIR/postgres host=host
-    ! tls_only || host=hostssl
-    mkdir -p "$data"
-    chown postgres:postgres "$data"
-    if [ ! -e "$data/data/PG_VERSION" ]; then
-        rm -rf "$data/data"
-        printf '%s\n' "$PASSWORD" > "$data/password"
-        chown postgres:postgres "$data/password"
-        unshare --mount bash "$REPO/e2e/services/serve.sh" initdb "$data" "$PG_BIN/initdb" -D /var/lib/postgresql/data \
-            -U postgres -E UTF8 --locale C.UTF-8 --auth-local trust --auth-host scram-sha-256 --pwfile /var/lib/postgresql/password \
-            > "$DIR/initdb.log" 2>&1 || die "PostgreSQL's directory could not be made, see $DIR/initdb.log"
-    fi
-    printf 'local all all trust\n%s all all 0.0.0.0/0 scram-sha-256\n' "$host" > "$data/data/pg_hba.conf"
-    cat > "$data/data/conf.new" <<C
-listen_addresses = '$NODE_IP'
-port = $POSTGRES
-unix_socket_directories = '/var/lib/postgresql'
-max_connections = 200
-shared_buffers = 128MB
-logging_collector = off
-timezone = 'UTC'
-C
-    if tls_only; then
-        postgres_cert server
-        printf "ssl = on\nssl_cert_file = '/var/lib/postgresql/shown.crt'\nssl_key_file = '/var/lib/postgresql/shown.key'\n" >> "$data/data/conf.new"
-    fi
-    mv "$data/data/conf.new" "$data/data/postgresql.conf"
-    chown postgres:postgres "$data/data/postgresql.conf" "$data/data/pg_hba.conf"
-}
-
-postgres_start() {
-    gone_or_stop postgres || return 0
-    launch postgres postgres "$PG_BIN/postgres" -D /var/lib/postgresql/data
-    until_true 60 "PostgreSQL ($SET)" "$DIR/postgres.log" postgres_ready
-}
-
-postgres_ready() {
-    running postgres || hopeless "it ended, see $DIR/postgres.log"
-    "$PG_BIN/pg_isready" -q -h $NODE_IP -p "$POSTGRES"
-}
-
-psql_admin() { PGPASSWORD=$PASSWORD "$PG_BIN/psql" -qX -v ON_ERROR_STOP=1 -h $NODE_IP -p "$POSTGRES" -U postgres "$@"; }
-
-postgres_roles() {
-    local role
-    for role in drover_owner drover_worker; do
-        [ -n "$(psql_admin -Atc "select 1 from pg_roles where rolname = '$role'")" ] || psql_admin -c "create role $role login password '$PASSWORD'"
-    done
-    [ -n "$(psql_admin -Atc "select 1 from pg_database where datname = 'drover'")" ] || psql_admin -c 'create database drover owner drover_owner'
-}
-
-postgres_cert() {
-    local data=$DIR/postgres
-    case $1 in server | expired | wrongname | otherserver) ;; *) usage ;; esac
-    tls_only || usage
-    install -o postgres -g postgres -m 600 "$DIR/pki/$1.key" "$data/shown.key"
-    install -o postgres -g postgres -m 644 "$DIR/pki/$1.crt" "$data/shown.crt"
-    ! running postgres || kill -HUP "$(inner_of postgres)"
 }
 
 # --- TLS listeners that must be refused, before the hub
@@ -313,10 +264,10 @@ set_up() {
         step "$SET: RabbitMQ" rabbitmq_start
     fi
     if ! running postgres; then
-        step "$SET: PostgreSQL's directory" postgres_prepare
+        step "$SET: PostgreSQL's directory" postgres_prepare postgres
         step "$SET: PostgreSQL" postgres_start
     fi
-    postgres_roles
+    postgres_roles postgres
     ! tls_only || tls_start
     write_env
     say "services ($SET): up, addresses in $DIR/env"
@@ -328,8 +279,8 @@ set_down() {
     # The demo's devices publish to this hub and to no other.
     devices=$(cat "$DIR/devices.pid" 2> /dev/null || true)
     if process_is "$devices" drover-devices; then kill "$devices" 2> /dev/null || true; fi
-    for name in tls-expired tls-wrongname postgres rabbitmq; do
-        case $name in postgres) end "$name" INT 15 ;; *) end "$name" TERM 20 ;; esac
+    for name in tls-expired tls-wrongname pgbouncer standby primary postgres rabbitmq; do
+        end "$name" "$(stopping "$name")" 20
     done
     if ! compgen -G "$RUN/*/rabbitmq.pid" > /dev/null; then
         end epmd KILL 1
@@ -346,26 +297,36 @@ status() {
     done
 }
 
+# stopping SERVICE: the signal that asks it to end.
+stopping() {
+    case $1 in
+        postgres | primary | standby) echo INT ;; # fast: connections are cut, what was committed stays
+        *) echo TERM ;;
+    esac
+}
+
 case $1 in
     up) set_up; exit ;;
     down) set_down; exit ;;
     status) status rabbitmq postgres; exit ;;
     rabbitmq | postgres) ;;
+    pgbouncer | primary | standby) tls_only || usage ;;
     *) usage ;;
 esac
 service=$1
 [ -s "$DIR/password" ] || die "the services of $SET are not up: $0 $SET up"
 password
-stopping=TERM
-[ "$service" = rabbitmq ] || stopping=INT # fast: connections are cut, what was committed stays
 case ${2:-} in
     start) "${service}_start" ;;
-    stop) end "$service" "$stopping" 30 ;;
-    restart) end "$service" "$stopping" 30; "${service}_start" ;;
+    stop) end "$service" "$(stopping "$service")" 30 ;;
+    restart) end "$service" "$(stopping "$service")" 30; "${service}_start" ;;
     kill) end "$service" KILL 1 ;;
     suspend) signal_all "$service" STOP ;;
     resume) signal_all "$service" CONT ;;
     status) status "$service" ;;
-    cert) [ "$service" = postgres ] || usage; postgres_cert "${3:-}" ;;
+    address) [ "$service" != rabbitmq ] || usage; echo "$NODE_IP:$(port_of "$service")" ;;
+    eval) [ "$service" = rabbitmq ] || usage; rabbitmq_eval "${3:-}" ;;
+    cert) [ "$service" = postgres ] || usage; postgres_cert "$service" "${3:-}" ;;
+    promote) [ "$service" = standby ] || usage; standby_promote ;;
     *) usage ;;
 esac

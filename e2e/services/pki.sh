@@ -25,7 +25,7 @@ certificate() {
 
 authority ca
 authority otherca
-certificate server ca 'IP:10.77.0.1'
+certificate server ca 'IP:10.77.0.1,IP:127.0.0.1'
 certificate expired ca 'IP:10.77.0.1' 20200101000000Z 20200201000000Z
 certificate wrongname ca 'DNS:elsewhere.example'
 certificate otherserver otherca 'IP:10.77.0.1'

@@ -1,6 +1,7 @@
 //! Benchmarks: which there are, how each is run, and where its figures go.
 
 pub mod cargo;
+mod crowd;
 pub mod cutover;
 pub mod footprint;
 pub mod from_zero;
@@ -8,6 +9,7 @@ pub mod live_trace;
 pub mod pod_start;
 pub mod report;
 pub mod slow_messages;
+pub mod thousand;
 mod timed;
 
 use anyhow::{Context as _, Result};
@@ -20,6 +22,8 @@ pub enum Bench {
     Drain,
     /// A handler that fails for a tenth of the messages.
     Retry,
+    /// What workers held that are gone at once, beside fresh messages.
+    NodeLoss,
     /// JSON events decoded and counted in windows.
     DecodeAndWindow,
     /// Events of a stream into rows of windows, against a bare reader of the stream.
@@ -40,13 +44,16 @@ pub enum Bench {
     Cutover,
     /// Memory and images.
     Footprint,
+    /// A thousand pipelines on one operator.
+    Thousand,
 }
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Drain,
         Self::Retry,
+        Self::NodeLoss,
         Self::DecodeAndWindow,
         Self::StreamToRow,
         Self::WindowKeys,
@@ -57,6 +64,7 @@ impl Bench {
         Self::SlowMessages,
         Self::Cutover,
         Self::Footprint,
+        Self::Thousand,
     ];
 
     /// Its name, as on the command line.
@@ -65,6 +73,7 @@ impl Bench {
         match self {
             Self::Drain => "drain",
             Self::Retry => "retry",
+            Self::NodeLoss => "node loss",
             Self::DecodeAndWindow => "decode and window",
             Self::StreamToRow => "stream to row",
             Self::WindowKeys => "window keys",
@@ -75,6 +84,7 @@ impl Bench {
             Self::SlowMessages => "slow messages",
             Self::Cutover => "cutover",
             Self::Footprint => "footprint",
+            Self::Thousand => "1000 pipelines",
         }
     }
 
@@ -88,18 +98,20 @@ impl Bench {
     /// Runs it.
     pub async fn run(self) -> Result<Outcome> {
         match self {
-            Self::Drain => cargo::run("drover-worker", "drain").await,
-            Self::Retry => cargo::run("drover-worker", "retry").await,
-            Self::DecodeAndWindow => cargo::run("drover-worker", "decode_and_window").await,
-            Self::StreamToRow => cargo::run("drover-worker", "stream_to_row").await,
-            Self::WindowKeys => cargo::run("drover-worker", "window_keys").await,
+            Self::Drain => cargo::run("drain").await,
+            Self::Retry => cargo::run("retry").await,
+            Self::NodeLoss => cargo::run("node_loss").await,
+            Self::DecodeAndWindow => cargo::run("decode_and_window").await,
+            Self::StreamToRow => cargo::run("stream_to_row").await,
+            Self::WindowKeys => cargo::run("window_keys").await,
             Self::PodStart => pod_start::run().await,
             Self::FromZero => from_zero::run().await,
-            Self::LoadTrace => cargo::run("drover-operator", "load_trace").await,
+            Self::LoadTrace => cargo::run("load_trace").await,
             Self::LiveTrace => live_trace::run().await,
             Self::SlowMessages => slow_messages::run().await,
             Self::Cutover => cutover::run().await,
             Self::Footprint => footprint::run().await,
+            Self::Thousand => thousand::run().await,
         }
     }
 }

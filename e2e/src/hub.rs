@@ -14,7 +14,9 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use crate::management::{call, segment};
+use crate::operator::REMOVED;
 use crate::surroundings::surroundings;
+use crate::until::until;
 
 /// What a queue holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,10 +235,12 @@ impl Hub {
 /// Removes a virtual host and the user of the same name.
 pub async fn remove(name: &str) -> Result<()> {
     for path in [format!("vhosts/{}", segment(name)), format!("users/{}", segment(name))] {
-        match call("DELETE", &path, None).await {
-            Err(error) if !error.to_string().contains(": 404") => return Err(error),
-            _ => {}
-        }
+        // With thousands of queues it takes longer than an answer is waited for; asked again, the hub goes on.
+        let gone = until(REMOVED, async || match call("DELETE", &path, None).await {
+            Err(error) if !error.to_string().contains(": 404") => Err(error),
+            _ => Ok(()),
+        });
+        gone.await?;
     }
     Ok(())
 }

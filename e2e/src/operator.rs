@@ -28,6 +28,9 @@ pub const MARK: &str = "drover.dev/e2e";
 /// What the names of tests' namespaces, virtual hosts and databases begin with.
 pub const PREFIX: &str = "e2e-";
 
+/// A namespace or virtual host is gone with all that is in it: a bench fills one with thousands of objects and queues.
+pub const REMOVED: Duration = Duration::from_secs(30);
+
 /// Held while this process lives: another run of these tests on this machine waits.
 static INSTALLED: OnceCell<File> = OnceCell::const_new();
 
@@ -83,7 +86,7 @@ async fn sweep(client: &Client) -> Result<()> {
     for namespace in &old {
         namespaces.delete(&namespace.name_any(), &DeleteParams::default()).await?;
     }
-    let gone = until(Duration::from_secs(10), async || {
+    let gone = until(REMOVED, async || {
         let left = namespaces.list(&ListParams::default().labels(MARK)).await?.items.len();
         anyhow::ensure!(left == 0, "{left} namespaces of an earlier run are still there");
         Ok(())
@@ -93,6 +96,12 @@ async fn sweep(client: &Client) -> Result<()> {
     for host in hosts.as_array().into_iter().flatten().filter_map(|host| host["name"].as_str()) {
         if host.starts_with(PREFIX) {
             hub::remove(host).await?;
+        }
+    }
+    let users = crate::management::call("GET", "users", None).await?;
+    for user in users.as_array().into_iter().flatten().filter_map(|user| user["name"].as_str()) {
+        if user.starts_with(&format!("drover.{PREFIX}")) {
+            crate::management::call("DELETE", &format!("users/{}", crate::management::segment(user)), None).await?;
         }
     }
     for database in store::databases(&PREFIX.replace('-', "_")).await? {

@@ -1,5 +1,6 @@
 //! Pipelines: what tests apply, and what they wait for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -186,6 +187,23 @@ impl Trial {
             ensure!((first, last) == bounds, "other messages than {bounds:?}");
         }
         Ok(())
+    }
+
+    /// Each of these messages is a row, once, or a dead letter; answers how many are both or are dead-lettered twice.
+    /// That is what a worker leaves that ends between the letter and the acknowledgement.
+    pub async fn rows_and_letters(&self, numbers: std::ops::Range<u32>) -> Result<usize> {
+        let rows = self.store.admin.rows(&format!("select message_id from {NAME}"), &[]).await?;
+        let mut found: BTreeSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        ensure!(found.len() == rows.len(), "{} rows with {} ids", rows.len(), found.len());
+        let letters = self.dead_letters().await?;
+        for letter in &letters {
+            let body: Value = serde_json::from_slice(&letter.body)?;
+            found.insert(body["id"].as_str().context("a dead letter without an id")?.to_owned());
+        }
+        let wanted: BTreeSet<String> = numbers.map(|number| format!("m-{number:06}")).collect();
+        let told = format!("{} rows and {} dead letters", rows.len(), letters.len());
+        ensure!(found == wanted, "{told}: {} of {} messages", found.len(), wanted.len());
+        Ok(rows.len() + letters.len() - found.len())
     }
 
     /// No message of the pipeline was dead-lettered.

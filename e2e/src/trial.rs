@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Kind, MANAGER};
 use crate::dump::dump;
 use crate::hub::Hub;
-use crate::operator::{self, MARK, PREFIX};
+use crate::operator::{self, MARK, PREFIX, REMOVED};
 use crate::store::Store;
 use crate::surroundings::surroundings;
 use crate::until::until;
@@ -172,7 +172,7 @@ impl Trial {
     }
 
     async fn remove(&self) -> Result<()> {
-        self.remove_namespace(Duration::from_secs(10)).await?;
+        self.remove_namespace(REMOVED).await?;
         self.hub.remove().await?;
         self.store.remove().await
     }

@@ -3,16 +3,21 @@
 use std::time::Instant;
 
 use drover_crds::{
-    api::{IngestPipeline, SecretRef, WindowQuery},
+    api::{DeadLetterSpec, IngestPipeline, SecretRef, WindowQuery},
     resolved::{Pipeline, SUSPECT_STEPS, delay_queue, suspects_queue},
     resolved_query::Query,
 };
 use drover_worker::hub::HubAddress;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
-use kube_runtime::reflector::Store;
 
-use crate::{context::Context, pipeline::admit, problem::Problem, secrets::hub_address, windows};
+use crate::{
+    context::{Context, Guarded, GuardedQuery},
+    pipeline::admit,
+    problem::Problem,
+    secrets::hub_address,
+    windows,
+};
 
 /// An object of a hub, as far as claims go.
 #[derive(Debug, Clone)]
@@ -78,18 +83,40 @@ pub(crate) async fn check(
 
 /// Others that claim one of the same names, in whatever hub: with the namespace and name of the hub's secret.
 fn candidates(ctx: &Context, uid: Option<&str>, own: &Claim) -> Vec<(Claim, String, SecretRef)> {
-    let pipelines = ctx.pipelines.iter().flat_map(Store::state).filter_map(|other| {
+    let near_pipeline = |other: &Guarded| {
+        let spec = other.0.as_ref().ok().map(|o| &o.spec);
+        spec.is_some_and(|s| is_near(&own.names, &s.source.queue, queue_of(s.dead_letter.as_ref())))
+    };
+    let near_query = |other: &GuardedQuery| {
+        let spec = other.0.as_ref().ok().map(|o| &o.spec);
+        spec.is_some_and(|s| is_near(&own.names, &s.input.stream, queue_of(s.dead_letter.as_ref())))
+    };
+    let pipelines = ctx.pipelines.iter().flat_map(|all| all.state_filter(near_pipeline)).filter_map(|other| {
         let other = other.0.as_ref().ok().filter(|o| o.uid().as_deref() != uid)?;
         let resolved = admit::resolve(other).ok()?;
         Some((Claim::of_pipeline(other, &resolved), other.namespace().unwrap_or_default(), resolved.hub))
     });
-    let queries = ctx.queries.iter().flat_map(Store::state).filter_map(|other| {
+    let queries = ctx.queries.iter().flat_map(|all| all.state_filter(near_query)).filter_map(|other| {
         let other = other.0.as_ref().ok().filter(|o| o.uid().as_deref() != uid)?;
         let resolved = windows::admit::resolve(other).ok()?;
         Some((Claim::of_query(other, &resolved), other.namespace().unwrap_or_default(), resolved.hub))
     });
     let wants = |claim: &Claim| claim.names.iter().any(|n| own.names.contains(n));
     pipelines.chain(queries).filter(|(claim, ..)| wants(claim)).collect()
+}
+
+/// Whether an object may claim one of these names, told from its spec as it is written: each object is compared with all others at
+/// every look, and resolving that many specs, with the queries in them, would be most of the operator's work. What an object claims is
+/// named as its queue or stream is, with `.` or `-` and more behind it or not, or is its dead-letter queue.
+fn is_near(names: &[String], source: &str, dead: Option<&str>) -> bool {
+    names.iter().any(|name| {
+        let rest = name.strip_prefix(source);
+        dead == Some(name) || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+    })
+}
+
+fn queue_of(dead: Option<&DeadLetterSpec>) -> Option<&str> {
+    dead?.queue.as_deref()
 }
 
 fn conflict(own: &Claim, others: &[Claim]) -> Result<(), Problem> {
@@ -135,5 +162,50 @@ mod tests {
     fn of_two_of_the_same_second_exactly_one_is_refused() {
         let (a, b) = (claim("n/a", 1, &["q"]), claim("n/b", 1, &["q"]));
         assert!(conflict(&a, std::slice::from_ref(&b)).is_ok() && conflict(&b, std::slice::from_ref(&a)).is_err());
+    }
+
+    #[test]
+    fn whoever_claims_a_name_is_looked_at_closely() {
+        let pipeline = |source: &str, dead: serde_json::Value| {
+            let spec = serde_json::json!({
+                "hub": { "secretRef": { "name": "hub" } },
+                "source": { "queue": source },
+                "transform": { "handler": { "image": "i" } },
+                "sink": { "discard": {} },
+                "deadLetter": dead,
+            });
+            IngestPipeline::new("p", serde_json::from_value(spec).unwrap())
+        };
+        for dead in [serde_json::json!({}), serde_json::json!({ "queue": "graveyard" })] {
+            let object = pipeline("orders", dead);
+            let resolved = admit::resolve(&object).unwrap();
+            let claim = Claim::of_pipeline(&object, &resolved);
+            assert!(claim.names.len() > 5, "with suspects and delays: {:?}", claim.names);
+            for name in claim.names {
+                let dead = queue_of(object.spec.dead_letter.as_ref());
+                assert!(is_near(std::slice::from_ref(&name), "orders", dead), "{name}");
+            }
+        }
+        let spec = serde_json::json!({
+            "hub": { "secretRef": { "name": "hub" } },
+            "input": { "alias": "input", "stream": "orders", "partitions": 3 },
+            "query": "SELECT a, COUNT(*) AS n FROM input TIMESTAMP BY ts GROUP BY a, TUMBLINGWINDOW(second, 10)",
+            "store": { "postgres": { "secretRef": { "name": "warehouse" } } },
+            "sink": { "postgres": { "secretRef": { "name": "warehouse" }, "table": "t" } },
+            "deadLetter": { "queue": "graveyard" },
+        });
+        let object = WindowQuery::new("q", serde_json::from_value(spec).unwrap());
+        let claim = Claim::of_query(&object, &windows::admit::resolve(&object).unwrap());
+        assert_eq!(claim.names.len(), 6, "{:?}", claim.names);
+        for name in claim.names {
+            assert!(is_near(std::slice::from_ref(&name), "orders", Some("graveyard")), "{name}");
+        }
+    }
+
+    #[test]
+    fn others_are_passed_over() {
+        let own = ["p-1", "p-1.dead", "p-1.drover"].map(str::to_owned);
+        assert!(is_near(&own, "p-1", None) && is_near(&own, "q", Some("p-1.dead")));
+        assert!(!is_near(&own, "p-10", None) && !is_near(&own, "q", Some("q.dead")) && !is_near(&own, "p-", None));
     }
 }

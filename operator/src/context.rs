@@ -21,9 +21,11 @@ use kube_runtime::{events::Recorder, reflector::Store};
 use tokio::sync::watch;
 
 use crate::{
+    audit::Journal,
     config::Config,
     hub::{Hubs, Topologies},
     metrics::Metrics,
+    minted::Minted,
     redrive::Redrives,
     rollout::{Ledgers, Turns},
     scales::Scales,
@@ -50,6 +52,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// What is counted.
     pub metrics: Metrics,
+    /// What was done and is still to be told by an Event.
+    pub(crate) journal: std::sync::Arc<Journal>,
     /// Connections to hubs.
     pub hubs: std::sync::Arc<Hubs>,
     /// Topologies that were seen to be there.
@@ -62,6 +66,8 @@ pub struct Context {
     pub(crate) turns: std::sync::Arc<Turns>,
     /// Sends dead letters back.
     pub redrives: std::sync::Arc<Redrives>,
+    /// Users of hubs that are made for objects.
+    pub minted: std::sync::Arc<Minted>,
     /// Looks at tables.
     pub stores: std::sync::Arc<Stores>,
     /// Secrets that were read.

@@ -6,6 +6,7 @@ use drover_crds::{api::SecretRef, resolved::web_host};
 use drover_worker::{hub::HubAddress, store::StoreAddress};
 
 use crate::{
+    minted::{KEY, ManagementAddress},
     problem::Problem,
     secrets::{Data, hub_address, store_address},
 };
@@ -104,6 +105,21 @@ impl AllowedHosts {
             .identity()
             .map_err(|e| Problem::new(e.reason.as_str(), format!("secret {}: {}", secret.name, e.message)))?;
         self.check(&identity.host, || format!("key {} of secret {}, the hub's", secret.key("uri"), secret.name))?;
+        Ok(address)
+    }
+
+    /// The management API that a hub's secret names.
+    ///
+    /// # Errors
+    /// Why it cannot be used: `HostNotAllowed` among others.
+    pub(crate) fn management(
+        &self,
+        secret: &SecretRef,
+        data: &Data,
+        hub: &HubAddress,
+    ) -> Result<ManagementAddress, Problem> {
+        let address = ManagementAddress::of(secret, data, hub)?;
+        self.server(&format!("key {} of secret {}", secret.key(KEY), secret.name), address.url())?;
         Ok(address)
     }
 

@@ -1,7 +1,9 @@
 //! Hubs: one connection each, and the topology of pipelines.
 
+mod bindings;
 mod declare;
 mod depth;
+mod look;
 mod mirror;
 mod oldest;
 mod pool;

@@ -3,18 +3,21 @@
 //! observe → decide → act: what is read is a value, what follows from it is a pure function of that value, and what is written
 //! leaves nothing to choose.
 
+pub mod audit;
 mod claims;
 pub mod condition;
 pub mod config;
 pub mod context;
 pub mod crds;
 pub mod drift;
+mod ending;
 mod finding;
 mod hosts;
 pub mod http;
 pub mod hub;
 mod lease;
 pub mod metrics;
+pub mod minted;
 pub mod names;
 pub mod pipeline;
 pub mod plugin;

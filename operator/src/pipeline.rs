@@ -5,6 +5,7 @@ pub(crate) mod admit;
 mod cleanup;
 mod cutover;
 mod decide;
+pub(crate) mod effects;
 mod handler;
 mod letters;
 pub(crate) mod network;

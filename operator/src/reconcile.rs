@@ -14,6 +14,7 @@ use serde::Serialize;
 use tracing::{Instrument as _, Span};
 
 use crate::{
+    audit::{Cause, Effect, Outcome, Verb, refusal},
     context::{Caches, Context, now},
     metrics::ObjectLabels,
     names::FINALIZER,
@@ -108,17 +109,48 @@ async fn guarded<K: Kind>(ctx: &Context, caches: &Caches, object: Arc<K>) -> Res
         return K::apply(ctx, caches, object).await;
     }
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let change = Finalizing::of(&*object, held);
     let done = finalizer(&api, FINALIZER, object, |event| async {
         match event {
             Event::Apply(object) => K::apply(ctx, caches, object).await,
             Event::Cleanup(object) => K::cleanup(ctx, caches, object).await,
         }
     });
-    match done.await {
+    let done = done.await;
+    change.tell(&done);
+    match done {
         Ok(action) => Ok(action),
         Err(finalizer::Error::CleanupFailed(Error::Deleting(again))) => Ok(Action::requeue(again)),
         Err(finalizer::Error::ApplyFailed(e) | finalizer::Error::CleanupFailed(e)) => Err(e),
         Err(e) => Err(Error::Finalizer(Box::new(e))),
+    }
+}
+
+/// What is about to become of the finalizer, if anything.
+struct Finalizing(Option<(Verb, Cause)>);
+
+impl Finalizing {
+    fn of<K: Kind>(object: &K, held: bool) -> Self {
+        let verb = match (held, object.meta().deletion_timestamp.is_some()) {
+            (false, false) => Verb::Create,
+            (true, true) => Verb::Delete,
+            _ => return Self(None),
+        };
+        let why = if held { "what was to be done at its end is done" } else { "something is to be done at its end" };
+        Self(Some((verb, Cause::of(object, why))))
+    }
+
+    /// What has become of it; nothing while the end waits for something.
+    fn tell(self, done: &Result<Action, finalizer::Error<Error>>) {
+        let Some((verb, cause)) = self.0 else { return };
+        let outcome = match done {
+            Ok(_) => Outcome::Done,
+            Err(finalizer::Error::AddFinalizer(e) | finalizer::Error::RemoveFinalizer(e)) => {
+                Outcome::Failed(refusal(e))
+            }
+            Err(_) => return,
+        };
+        cause.tell(&Effect::new(verb, "finalizer", FINALIZER), outcome);
     }
 }
 

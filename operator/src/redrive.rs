@@ -22,6 +22,7 @@ use tokio::{sync::Semaphore, task::AbortHandle};
 use tracing::Instrument as _;
 
 use crate::{
+    audit::{Cause, Effect, Outcome, Verb},
     context::{Context, now},
     metrics::ObjectLabels,
     pipeline::act::Object,
@@ -152,16 +153,36 @@ pub(crate) fn start<K: Object>(ctx: &Context, object: &K, order: Order) {
     let begun = Progress { id: order.id.clone(), redriven: order.before, ..Progress::default() };
     let progress = Arc::new(Mutex::new(begun));
     let span = tracing::info_span!("redrive", namespace = labels.namespace, name = labels.name, request = order.id);
+    let cause = cause(object, &order);
+    told(&cause, &order, None, Outcome::Begun);
     let work = {
         let (ctx, progress) = (ctx.clone(), Arc::clone(&progress));
         async move {
             let end = run(&ctx, &labels.namespace, &order, &progress).await;
-            locked(&progress).end = Some(end);
+            let outcome = if end.is_ok() { Outcome::Done } else { Outcome::Failed("RedriveFailed") };
+            let mut progress = locked(&progress);
+            told(&cause, &order, Some(progress.redriven), outcome);
+            progress.end = Some(end);
+            drop(progress);
             ctx.scales.tell(&labels);
         }
     };
     let task = tokio::spawn(work.instrument(span)).abort_handle();
     locked(&ctx.redrives.runs).insert(object.uid().unwrap_or_default(), Run { progress, task });
+}
+
+/// Letters of a revision that was given up are sent back as the spec says, all others as a person asks.
+fn cause<K: Object>(object: &K, order: &Order) -> Cause {
+    match order.of {
+        None => Cause::of(object, "a person asked by annotation").asked(Some(&order.id)),
+        Some(_) => Cause::of(object, "their revision was given up: rollout.redriveOnAbort"),
+    }
+}
+
+fn told(cause: &Cause, order: &Order, messages: Option<i64>, outcome: Outcome<'_>) {
+    let revision = order.of.as_ref().map(|of| of.revision.as_str());
+    let effect = Effect::new(Verb::Redrive, "queue", &order.queue);
+    cause.tell(&Effect { revision, messages, ..effect }, outcome);
 }
 
 async fn run(ctx: &Context, namespace: &str, order: &Order, progress: &Mutex<Progress>) -> Result<(), String> {
@@ -191,7 +212,7 @@ mod tests {
     fn a_person_means_all_letters_and_an_abort_those_of_its_revision_since_it_was_on_the_source() {
         let now = "2026-01-02T12:00:00Z".parse().unwrap();
         assert_eq!(selection(None, now), Selection::default());
-        let of = RevisionLetters { revision: "b".into(), since: "2026-01-02T11:58:00Z".into() };
+        let of = RevisionLetters { revision: "b".into(), since: "2026-01-02T11:58:00Z".into(), until: None };
         let meant = selection(Some(&of), now);
         assert_eq!(meant.headers, [("x-drover-revision".to_owned(), "b".to_owned())]);
         assert_eq!(meant.newer_than, Some(Duration::from_mins(3)));

@@ -10,13 +10,13 @@ mod next;
 mod requests;
 mod sizes;
 mod turns;
-mod verdict;
+pub(crate) mod verdict;
 
 pub(crate) use facts::{Command, Facts, Mirror, Side, Wanted};
 pub(crate) use ledger::Ledgers;
 pub(crate) use ledger::{Knowledge, Of, Reading};
 pub(crate) use next::next;
-pub(crate) use requests::remember;
+pub(crate) use requests::{remember, request};
 pub(crate) use sizes::{Live, Sizes, has_started, is_on_source, sizes};
 pub(crate) use turns::{Turns, is_under_way};
 

@@ -190,16 +190,24 @@ fn fenced(cluster: kube::Config, fence: Fence) -> anyhow::Result<Client> {
 /// Reconciles until it is told to stop.
 async fn work(config: Config, client: Client, stop: CancellationToken, health: Health, metrics: Metrics) {
     metrics.leader.set(1);
-    let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
     let scopes: Vec<Scope> = config.scopes().into_iter().map(Scope::new).collect();
+    let context = context(config, client, &metrics, &scopes);
+    join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone()))).await;
+}
+
+/// What all reconciles share, of so many scopes.
+fn context(config: Config, client: Client, metrics: &Metrics, scopes: &[Scope]) -> Context {
+    let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
     let workers = crate::workers::Workers::default();
-    let context = Context {
+    Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
         metrics: metrics.clone(),
+        journal: Arc::default(),
         hubs: Arc::default(),
         ledgers: Arc::default(),
         turns: Arc::new(crate::rollout::Turns::new(config.max_rollouts)),
+        minted: Arc::default(),
         stores: Arc::default(),
         secrets: Arc::default(),
         topologies: Arc::default(),
@@ -211,8 +219,7 @@ async fn work(config: Config, client: Client, stop: CancellationToken, health: H
         pipelines: scopes.iter().map(|s| s.pipelines.0.clone()).collect(),
         queries: scopes.iter().map(|s| s.queries.0.clone()).collect(),
         config,
-    };
-    join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone()))).await;
+    }
 }
 
 type Trigger<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
@@ -368,3 +375,6 @@ where
         .touched_objects();
     (reader, stream.boxed())
 }
+
+#[cfg(test)]
+mod rights;

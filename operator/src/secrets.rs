@@ -116,6 +116,12 @@ pub(crate) fn store_address(secret: &SecretRef, data: &Data) -> Result<StoreAddr
     Ok(StoreAddress::from_parts(&parts, material(secret, data).ca))
 }
 
+/// What workers read of a hub's secret where they are users that the operator makes.
+pub(crate) fn without_user(secret: &SecretRef, data: &Data) -> Data {
+    let uri = secret.key("uri");
+    data.iter().filter(|(key, _)| *key != uri).map(|(key, text)| (key.clone(), text.clone())).collect()
+}
+
 fn material(secret: &SecretRef, data: &Data) -> Material {
     let get = |key| data.get(secret.key(key)).cloned().filter(|v: &String| !v.is_empty());
     Material { ca: get("ca.crt"), cert: get("tls.crt"), key: get("tls.key") }

@@ -19,7 +19,7 @@ use k8s_openapi::{
     },
 };
 
-use crate::names;
+use crate::{minted::KeyRef, names};
 
 /// Time that a pod has to finish what it holds, in seconds.
 const GRACE_SECONDS: i64 = 30;
@@ -196,6 +196,16 @@ pub(crate) fn of_field(variable: &str, path: &str) -> EnvVar {
             field_ref: Some(ObjectFieldSelector { field_path: path.to_owned(), api_version: None }),
             ..EnvVarSource::default()
         }),
+    }
+}
+
+/// The variable with the hub's address, and in it the user: of the secret, or one that is made for a role.
+pub(crate) fn hub_uri(variable: &str, secret: &SecretRef, minted: Option<&KeyRef>) -> EnvVar {
+    match minted {
+        None => of_secret(variable, secret, "uri", false),
+        Some(KeyRef { secret, key, .. }) => {
+            of_secret(variable, &SecretRef { name: secret.clone(), keys: BTreeMap::new() }, key, false)
+        }
     }
 }
 

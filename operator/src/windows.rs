@@ -10,6 +10,7 @@ mod render;
 mod report;
 pub mod scale;
 mod snapshot;
+mod verdict;
 pub mod wake;
 mod watch;
 

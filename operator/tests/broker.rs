@@ -1,26 +1,63 @@
 //! Topologies against a real hub: `DROVER_TEST_HUB_URI` and `DROVER_TEST_CA` name it.
 
-use std::{sync::Arc, time::Instant};
+#[path = "support/audited.rs"]
+mod audited;
 
-use drover_crds::{api::IngestPipelineSpec, resolved::Pipeline};
-use drover_operator::hub::{
-    Depths, Emptied, Hub, Hubs, Topology, delete_all, delete_when_empty, sources_empty, unbind,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use audited::{audited, listen};
+use drover_crds::{
+    api::{Binding, IngestPipeline, IngestPipelineSpec},
+    resolved::Pipeline,
+};
+use drover_operator::{
+    audit::Cause,
+    hub::{Bind, Depths, Emptied, Hub, Hubs, Topology, delete_all, delete_when_empty, sources_empty, unbind},
 };
 use drover_worker::{hub::HubAddress, tls::Material};
 use lapin::{
     BasicProperties, Channel,
     options::{
         BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
 
 fn address(uri: &str) -> HubAddress {
     let variable =
         |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is missing: run these tests by make test-hub"));
     let ca = std::fs::read_to_string(variable("DROVER_TEST_CA")).unwrap();
     HubAddress { uri: variable(uri), tls: Material { ca: Some(ca), ..Material::default() } }
+}
+
+/// Who asks for what tests make.
+fn cause() -> Cause {
+    let spec = json!({"hub": {"secretRef": {"name": "hub"}}, "source": {"queue": "q"}, "sink": {"discard": {}}});
+    Cause::of(&IngestPipeline::new("test", serde_json::from_value(spec).unwrap()), "a test asks for it")
+}
+
+/// The lines of a topology of which nothing was there.
+fn made(topology: &Topology) -> Vec<String> {
+    let queues = topology.queues.iter().map(|queue| format!("create queue {} done", queue.name));
+    let bindings = topology.bindings.iter().map(bound);
+    let mut all: Vec<_> =
+        queues.chain(bindings).chain([format!("create exchange {} done", topology.exchange)]).collect();
+    all.sort();
+    all
+}
+
+fn bound(Bind { queue, exchange, routing_key }: &Bind) -> String {
+    format!("bind binding {exchange} → {queue} ({routing_key}) done")
 }
 
 #[expect(clippy::disallowed_methods, reason = "time enters the test here")]
@@ -36,6 +73,7 @@ struct Test {
 
 impl Test {
     async fn new(name: &str) -> Self {
+        listen();
         let hub = Hubs::default().at(&address("DROVER_TEST_HUB_URI"), now());
         let channel = hub.channel().await.unwrap();
         let test = Self { hub, channel, queue: format!("operator-test-{name}-{}", std::process::id()) };
@@ -43,7 +81,16 @@ impl Test {
         test
     }
 
+    /// At the same hub, as an operator sees it that has seen nothing yet.
+    fn another_operator() -> Arc<Hub> {
+        Hubs::default().at(&address("DROVER_TEST_HUB_URI"), now())
+    }
+
     fn topology(&self, change: impl FnOnce(&mut Value)) -> Topology {
+        Topology::of(&self.pipeline(change))
+    }
+
+    fn pipeline(&self, change: impl FnOnce(&mut Value)) -> Pipeline {
         let mut spec = json!({
             "hub": {"secretRef": {"name": "hub"}},
             "source": {"queue": self.queue, "bindings": [{"exchange": "amq.topic", "routingKey": format!("{}.#", self.queue)}]},
@@ -51,11 +98,11 @@ impl Test {
         });
         change(&mut spec);
         let spec: IngestPipelineSpec = serde_json::from_value(spec).unwrap();
-        Topology::of(&Pipeline::resolve(&spec).unwrap())
+        Pipeline::resolve(&spec).unwrap()
     }
 
     async fn ensure(&self, topology: &Topology) -> Result<u32, String> {
-        self.hub.ensure(topology).await.map_err(|p| format!("{}: {}", p.reason, p.message))
+        self.hub.ensure(topology, &cause()).await.map_err(|p| format!("{}: {}", p.reason, p.message))
     }
 
     async fn refused(&self, topology: &Topology) -> String {
@@ -76,7 +123,7 @@ impl Test {
     }
 
     async fn clear(&self) {
-        delete_all(&self.hub, &self.topology(|_| {})).await.unwrap();
+        delete_all(&self.hub, &self.topology(|_| {}), &cause()).await.unwrap();
     }
 }
 
@@ -88,9 +135,58 @@ async fn declaring_twice_is_as_good_as_once_and_repairs_what_is_missing() {
         assert_eq!(test.ensure(&topology).await, Ok(0));
     }
     test.publish(&format!("{}.1", test.queue)).await;
-    delete_all(&test.hub, &topology).await.unwrap();
+    delete_all(&test.hub, &topology, &cause()).await.unwrap();
     assert_eq!(test.ensure(&topology).await, Ok(0));
     test.publish(&format!("{}.1", test.queue)).await;
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn a_first_look_tells_each_thing_that_it_makes_once_and_a_second_nothing() {
+    let test = Test::new("audit").await;
+    let topology = test.topology(|s| s["transform"] = json!({"handler": {"image": "i"}}));
+    let nothing = Vec::<String>::new();
+    assert_eq!(audited(test.ensure(&topology)).await, made(&topology));
+    assert_eq!(audited(test.ensure(&topology)).await, nothing);
+    assert_eq!(audited(Test::another_operator().ensure(&topology, &cause())).await, nothing, "found, not made");
+    // One thing that somebody has removed is made again, and with it the bindings that it had.
+    let gone = format!("{}.dead", test.queue);
+    test.channel.queue_delete(gone.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    let mut again: Vec<_> = topology.bindings.iter().filter(|b| b.queue == gone).map(bound).collect();
+    again.push(format!("create queue {gone} done"));
+    assert_eq!(audited(test.ensure(&topology)).await, again);
+    let mut all: Vec<_> = topology.queues.iter().map(|q| format!("delete queue {} done", q.name)).collect();
+    all.push(format!("delete exchange {} done", topology.exchange));
+    all.sort();
+    assert_eq!(audited(delete_all(&test.hub, &topology, &cause())).await, all);
+    assert_eq!(audited(delete_all(&test.hub, &topology, &cause())).await, nothing);
+}
+
+#[tokio::test]
+async fn a_binding_is_told_when_it_is_asked_for_first_and_when_it_is_asked_for_no_longer() {
+    let test = Test::new("bindings").await;
+    test.ensure(&test.topology(|_| {})).await.unwrap();
+    let of = |key: &str| Binding { exchange: "amq.topic".to_owned(), routing_key: key.to_owned() };
+    let (old, new) = (of(&format!("{}.#", test.queue)), of(&format!("{}.new", test.queue)));
+    let pipeline = test.pipeline(|s| s["source"]["bindings"] = json!([new]));
+    let topology = Topology::of(&pipeline).instead_of(&pipeline, std::slice::from_ref(&old));
+    let path = |b: &Binding| format!("{} → {} ({})", b.exchange, test.queue, b.routing_key);
+    let told = [format!("bind binding {} done", path(&new)), format!("unbind binding {} done", path(&old))];
+    assert_eq!(audited(test.ensure(&topology)).await, told);
+    assert_eq!(audited(test.ensure(&topology)).await, Vec::<String>::new(), "the status does not tell of it yet");
+    assert_eq!(audited(unbind(&test.hub, &topology, &cause())).await, [format!("unbind binding {} done", path(&new))]);
+    assert_eq!(audited(unbind(&test.hub, &topology, &cause())).await, Vec::<String>::new());
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_is_told_with_its_reason_and_without_the_hub_s_words() {
+    let test = Test::new("failed").await;
+    let topology = test.topology(|s| s["source"]["bindings"][0]["exchange"] = json!("no-such-exchange"));
+    let told = audited(async { test.refused(&topology).await }).await;
+    let failed: Vec<_> = told.iter().filter(|line| line.ends_with("failed")).collect();
+    assert_eq!(failed.len(), 1, "{told:?}");
+    assert!(failed[0].starts_with("bind binding no-such-exchange → "), "{failed:?}");
     test.clear().await;
 }
 
@@ -107,6 +203,41 @@ async fn a_queue_that_is_not_there_is_not_known_and_spoils_no_other() {
         assert_eq!(ready, [None, Some((1, 0)), None, Some((1, 0)), Some((0, 0))]);
     }
     test.clear().await;
+}
+
+/// Passes everything on to the hub until it stands still: then connections stay open and nothing is answered.
+async fn relay(listener: TcpListener, to: String, stands_still: CancellationToken) {
+    loop {
+        let (mut from, _) = listener.accept().await.unwrap();
+        let (to, stands_still) = (to.clone(), stands_still.clone());
+        tokio::spawn(async move {
+            let mut hub = TcpStream::connect(to).await.unwrap();
+            tokio::select! {
+                _ = copy_bidirectional(&mut from, &mut hub) => {}
+                () = stands_still.cancelled() => std::future::pending().await,
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_stands_still_is_not_asked_for_each_queue_in_vain() {
+    let mut address = address("DROVER_TEST_HUB_URI");
+    let (before, after) = address.uri.rsplit_once('@').unwrap();
+    let (host, vhost) = after.split_once('/').unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, to) = (listener.local_addr().unwrap(), host.to_owned());
+    address.uri = format!("{before}@{at}/{vhost}");
+    let stands_still = CancellationToken::new();
+    tokio::spawn(relay(listener, to, stands_still.clone()));
+    let hub = Hubs::default().at(&address, now());
+    let mut depths = Depths::new(hub);
+    let queues: Vec<String> = (0..100).map(|n| format!("operator-test-still-{n}")).collect();
+    assert_eq!(depths.read(&queues).await, vec![None; 100]);
+    stands_still.cancel();
+    // Each of them in vain would be 50 seconds.
+    let read = tokio::time::timeout(Duration::from_secs(20), depths.read(&queues)).await;
+    assert_eq!(read.expect("a look ends"), vec![None; 100]);
 }
 
 #[tokio::test]
@@ -184,13 +315,13 @@ async fn a_queue_with_a_message_is_not_deleted_until_it_is_empty() {
     let topology = test.topology(|_| {});
     test.ensure(&topology).await.unwrap();
     test.publish(&format!("{}.1", test.queue)).await;
-    unbind(&test.hub, &topology).await.unwrap();
-    unbind(&test.hub, &topology).await.unwrap();
+    unbind(&test.hub, &topology, &cause()).await.unwrap();
+    unbind(&test.hub, &topology, &cause()).await.unwrap();
     assert!(!sources_empty(&test.hub, &topology).await.unwrap());
-    assert_eq!(delete_when_empty(&test.hub, &topology).await.unwrap(), Emptied::NotYet);
+    assert_eq!(delete_when_empty(&test.hub, &topology, &cause()).await.unwrap(), Emptied::NotYet);
     test.channel.queue_purge(test.queue.as_str().into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
-    assert_eq!(delete_when_empty(&test.hub, &topology).await.unwrap(), Emptied::Gone);
-    assert_eq!(delete_when_empty(&test.hub, &topology).await.unwrap(), Emptied::Gone, "a second time too");
+    assert_eq!(delete_when_empty(&test.hub, &topology, &cause()).await.unwrap(), Emptied::Gone);
+    assert_eq!(delete_when_empty(&test.hub, &topology, &cause()).await.unwrap(), Emptied::Gone, "a second time too");
 }
 
 #[tokio::test]
@@ -233,7 +364,7 @@ async fn what_waits_comes_back_to_the_source_and_suspects_have_queues_where_ther
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), back).await.expect("both come back");
     assert_eq!(test.hub.waiting(&[format!("{source}.never")]).await.unwrap(), [0]);
-    delete_all(&test.hub, &topology).await.unwrap();
+    delete_all(&test.hub, &topology, &cause()).await.unwrap();
 }
 
 #[tokio::test]
@@ -243,9 +374,11 @@ async fn a_full_mirror_refuses_no_message_and_is_removed_twice_without_harm() {
     test.ensure(&topology).await.unwrap();
     let (mirror, key) = (format!("{}.mirror-a", test.queue), format!("{}.#", test.queue));
     let bindings = [drover_crds::api::Binding { exchange: "amq.topic".to_owned(), routing_key: key }];
-    for _ in 0..2 {
-        test.hub.mirror(&mirror, &bindings).await.unwrap();
-    }
+    let bind =
+        Bind { queue: mirror.clone(), exchange: "amq.topic".into(), routing_key: bindings[0].routing_key.clone() };
+    let told = [bound(&bind), format!("create queue {mirror} done")];
+    assert_eq!(audited(test.hub.mirror(&mirror, &bindings, &cause())).await, told);
+    assert_eq!(audited(test.hub.mirror(&mirror, &bindings, &cause())).await, Vec::<String>::new());
     test.channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     let mut confirms = Vec::new();
     for _ in 0..10_050 {
@@ -262,11 +395,11 @@ async fn a_full_mirror_refuses_no_message_and_is_removed_twice_without_harm() {
         assert!(confirm.await.unwrap().is_ack());
     }
     assert_eq!(test.hub.waiting(&[mirror.clone(), test.queue.clone()]).await.unwrap(), [10_000, 10_050]);
-    for _ in 0..2 {
-        test.hub.remove_mirror(&mirror).await.unwrap();
-    }
+    let told = [format!("delete queue {mirror} done")];
+    assert_eq!(audited(test.hub.remove_mirror(&mirror, &cause())).await, told);
+    assert_eq!(audited(test.hub.remove_mirror(&mirror, &cause())).await, Vec::<String>::new());
     assert_eq!(test.hub.waiting(&[mirror]).await.unwrap(), [0]);
-    delete_all(&test.hub, &topology).await.unwrap();
+    delete_all(&test.hub, &topology, &cause()).await.unwrap();
 }
 
 #[tokio::test]

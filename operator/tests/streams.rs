@@ -1,10 +1,15 @@
 //! The streams of queries against a real hub, and their state against a real store: `DROVER_TEST_HUB_URI`, `DROVER_TEST_STORE_URI` and
 //! `DROVER_TEST_CA` name them.
 
+#[path = "support/audited.rs"]
+mod audited;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use audited::{audited, listen};
 use drover_crds::{api::WindowQuerySpec, resolved_query::Query};
 use drover_operator::{
+    audit::Cause,
     hub::{Hub, Hubs, Streams},
     problem::External,
     windows::{
@@ -87,6 +92,7 @@ struct Test {
 
 impl Test {
     async fn new(name: &str) -> Self {
+        listen();
         let hub = Hubs::default().at(&hub_address(), now().0);
         let channel = hub.channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -117,9 +123,10 @@ impl Test {
 
     async fn all(&self, streams: &Streams) -> Result<(), String> {
         let told = |p: drover_operator::problem::Problem| format!("{}: {}", p.reason, p.message);
-        self.hub.survey(streams).await.map_err(told)?;
-        self.hub.make_streams(streams).await.map_err(told)?;
-        self.hub.route(streams, streams.streams.len()).await.map_err(told)
+        let cause = Cause::default();
+        let found = self.hub.survey(streams, &cause).await.map_err(told)?;
+        self.hub.make_streams(streams, &found, &cause).await.map_err(told)?;
+        self.hub.route(streams, streams.streams.len(), &cause).await.map_err(told)
     }
 
     /// True if a message with this key has found a queue.
@@ -155,6 +162,8 @@ impl Test {
             plan: query.plan.clone(),
             holds_a_window: true,
             inhabited: inhabited.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>(),
+            promoted: false,
+            cause: Cause::default(),
         }
     }
 
@@ -233,7 +242,10 @@ impl Test {
     }
 
     async fn clear(&self) {
-        self.hub.delete_streams(&self.streams(|s| s["input"]["partitions"] = json!(8))).await.unwrap();
+        self.hub
+            .delete_streams(&self.streams(|s| s["input"]["partitions"] = json!(8)), &Cause::default())
+            .await
+            .unwrap();
         self.delete(&format!("{}.dead", self.name)).await;
         let schema = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.name);
         self.store().await.batch_execute(&schema).await.unwrap();
@@ -259,7 +271,7 @@ async fn declaring_twice_is_as_good_as_once_and_all_keys_find_a_stream() {
     for _ in 0..2 {
         test.all(&streams).await.unwrap();
     }
-    assert_eq!(test.hub.survey(&streams).await.unwrap().missing, Vec::<u16>::new());
+    assert_eq!(test.hub.survey(&streams, &Cause::default()).await.unwrap().missing, Vec::<u16>::new());
     for n in 0..20 {
         assert!(test.routed("amq.topic", &format!("{}.{n}", test.name)).await);
     }
@@ -271,13 +283,47 @@ async fn declaring_twice_is_as_good_as_once_and_all_keys_find_a_stream() {
 }
 
 #[tokio::test]
+async fn what_is_made_is_told_once_and_a_second_look_and_a_second_deletion_tell_nothing() {
+    let test = Test::new("audit").await;
+    let streams = test.streams(|_| {});
+    let (name, own) = (&test.name, &streams.own);
+    let mut made = vec![
+        format!("bind binding amq.topic → {name} ({name}.#) done"),
+        format!("bind binding {own} → {} (dead) done", streams.dead.name),
+        format!("create exchange {name} done"),
+        format!("create exchange {own} done"),
+        format!("create queue {} done", streams.dead.name),
+    ];
+    let mut gone = vec![
+        format!("delete exchange {name} done"),
+        format!("delete exchange {own} done"),
+        format!("delete queue {} done", streams.dead.name),
+    ];
+    for (part, stream) in streams.streams.iter().map(|stream| &stream.name).enumerate() {
+        made.push(format!("create stream {stream} done"));
+        made.push(format!("bind binding {own} → {stream} (tick-{part}) done"));
+        made.push(format!("bind binding {name} → {stream} (1) done"));
+        gone.push(format!("delete stream {stream} done"));
+    }
+    made.sort();
+    gone.sort();
+    let nothing = Vec::<String>::new();
+    assert_eq!(audited(test.all(&streams)).await, made);
+    assert_eq!(audited(test.all(&streams)).await, nothing);
+    assert_eq!(audited(test.hub.delete_streams(&streams, &Cause::default())).await, gone);
+    assert_eq!(audited(test.hub.delete_streams(&streams, &Cause::default())).await, nothing);
+    test.clear().await;
+}
+
+#[tokio::test]
 async fn streams_that_are_made_get_nothing_before_they_are_routed() {
     let test = Test::new("unrouted").await;
     let streams = test.streams(|_| {});
-    assert_eq!(test.hub.survey(&streams).await.unwrap().missing, [0, 1, 2, 3]);
-    test.hub.make_streams(&streams).await.unwrap();
+    let found = test.hub.survey(&streams, &Cause::default()).await.unwrap();
+    assert_eq!(found.missing, [0, 1, 2, 3]);
+    test.hub.make_streams(&streams, &found, &Cause::default()).await.unwrap();
     assert!(!test.routed(&streams.exchange, "a").await, "no partition has a row yet");
-    test.hub.route(&streams, 2).await.unwrap();
+    test.hub.route(&streams, 2, &Cause::default()).await.unwrap();
     assert!(test.routed(&streams.exchange, "a").await);
     test.clear().await;
 }
@@ -336,9 +382,9 @@ async fn deleting_leaves_nothing_but_dead_letters() {
     let streams = test.streams(|_| {});
     test.all(&streams).await.unwrap();
     assert!(test.routed(&streams.own, "dead").await);
-    test.hub.delete_streams(&streams).await.unwrap();
+    test.hub.delete_streams(&streams, &Cause::default()).await.unwrap();
     assert_eq!(
-        test.hub.survey(&streams).await.unwrap(),
+        test.hub.survey(&streams, &Cause::default()).await.unwrap(),
         drover_operator::hub::Found { dead: 1, missing: vec![0, 1, 2, 3] }
     );
     test.clear().await;
@@ -357,6 +403,31 @@ async fn a_query_begins_with_rows_and_a_stream_that_was_deleted_is_a_loss() {
     assert!(lost.partitions[2].lost_at.is_some());
     let again = test.ensured(&task, "no other loss", |_, hub| hub.routed == 4).await;
     assert_eq!(again.partitions[2].lost, 1);
+    test.clear().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_made_again_is_one_loss_and_is_claimed_by_nobody() {
+    let test = Test::new("losses").await;
+    let task = test.task(&test.query(|_| {}), "a", &[]);
+    test.ensured(&task, "rows", |s, hub| s.partitions.len() == 4 && hub.routed == 4).await;
+    test.delete(&format!("{}-0", test.name)).await;
+    test.delete(&format!("{}-2", test.name)).await;
+    // A queue of somebody else has the name of the first: nothing is made while it is there.
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let name = format!("{}-0", test.name);
+    test.channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await.unwrap();
+    for _ in 0..3 {
+        assert!(test.refused(&task).await.starts_with("QueueArgumentsDiffer: "));
+    }
+    let query = format!("n/{}", test.name);
+    let state = schema::look(&test.store().await, &test.name, &query).await.unwrap();
+    let told: Vec<_> = state.partitions.iter().filter(|p| p.gone).map(|p| (p.part, p.lost)).collect();
+    assert_eq!(told, [(2, 1)]);
+    test.delete(&name).await;
+    let again =
+        test.ensured(&task, "all there", |s, hub| hub.routed == 4 && s.partitions.iter().all(|p| !p.gone)).await;
+    assert_eq!(again.partitions.iter().map(|p| p.lost).collect::<Vec<_>>(), [1, 0, 1, 0]);
     test.clear().await;
 }
 
@@ -422,6 +493,34 @@ async fn a_new_text_takes_over_each_window_and_key_once() {
         turn > 0 && texts[..turn].iter().all(|t| t == "old") && texts[turn..].iter().all(|t| t == "new"),
         "{texts:?}"
     );
+    test.clear().await;
+}
+
+/// No event has a number there.
+const BAD: &str = "SELECT SUM(CAST(CONCAT('x', k) AS bigint)) AS c FROM input GROUP BY TUMBLINGWINDOW(second, 1)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_text_that_takes_no_event_takes_over_only_where_a_person_says_so() {
+    let test = Test::new("worse").await;
+    let (old, new) = (test.query(|_| {}), test.query(|s| s["query"] = json!(BAD)));
+    test.ensured(&test.task(&old, "a", &[]), "rows", |s, _| s.partitions.len() == 4).await;
+    let first = test.worker(&old, "a");
+    test.events(5).await;
+    let task = test.task(&new, "b", &["a"]);
+    test.ensured(&task, "its rows", |s, _| s.revisions == ["a", "b"]).await;
+    let second = test.worker(&new, "b");
+    let task = test.task(&new, "b", &["a", "b"]);
+    let read =
+        |s: &State| s.partitions.iter().filter(|p| p.revision == "b").map(|p| p.dead_lettered).sum::<i64>() == 20;
+    test.ensured(&task, "all read", |s, _| read(s)).await;
+    for _ in 0..5 {
+        let seen = test.ensured(&task, "a look", |_, _| true).await;
+        assert!(seen.emission.as_ref().is_some_and(|e| e.at.is_none()), "{seen:?}");
+    }
+    let promoted = Task { promoted: true, ..task };
+    test.ensured(&promoted, "the boundary", |s, _| s.emission.as_ref().is_some_and(|e| e.at.is_some())).await;
+    first.end().await;
+    second.end().await;
     test.clear().await;
 }
 

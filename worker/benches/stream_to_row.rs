@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::{
+    Channel,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -49,18 +50,21 @@ fn event(i: i64, millis: i64) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Messages a second that a consumer of a stream gets, and nothing else done with them.
+/// Messages a second that a consumer of a stream gets, and nothing else done with them. On a thread of the pool, as the worker's
+/// partitions are: a task of the main thread is woken from another one for each message.
 async fn bare(lane: &Lane) -> f64 {
-    let channel = lane.hub.create_channel().await.expect("a channel");
+    let (channel, stream) = (lane.hub.create_channel().await.expect("a channel"), lane.stream(0));
+    tokio::spawn(read(channel, stream)).await.expect("read")
+}
+
+async fn read(channel: Channel, stream: String) -> f64 {
     channel.basic_qos(CREDIT, BasicQosOptions::default()).await.expect("a credit");
     let mut arguments = FieldTable::default();
     arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
     let start = now();
     let options = BasicConsumeOptions::default();
-    let mut consumer = channel
-        .basic_consume(lane.stream(0).as_str().into(), "bare".into(), options, arguments)
-        .await
-        .expect("a consumer");
+    let mut consumer =
+        channel.basic_consume(stream.as_str().into(), "bare".into(), options, arguments).await.expect("a consumer");
     for read in 1..=MESSAGES {
         let delivery = consumer.next().await.expect("a delivery").expect("a delivery");
         if read % ACKNOWLEDGED == 0 {

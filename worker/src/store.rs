@@ -4,7 +4,9 @@
 
 mod address;
 mod fault;
+mod pooler;
 pub mod table;
+pub(crate) mod typed;
 
 use std::{error::Error, io, time::Duration};
 
@@ -111,6 +113,9 @@ impl StoreReason {
 }
 
 fn of_state(code: &SqlState, message: &str) -> StoreReason {
+    if let Some(reason) = pooler::reason(message).filter(|_| code.code() == pooler::STATE) {
+        return reason;
+    }
     match code.code() {
         "28000" if message.contains("no encryption") || message.contains("SSL off") => StoreReason::TlsRequired,
         "3D000" => StoreReason::DatabaseNotFound,

@@ -45,7 +45,7 @@ use close::{Closer, Progress};
 use crew::Crew;
 use job::Job;
 use lease::Leases;
-pub use message::{ARRIVAL, TICK};
+pub use message::{ARRIVAL, PROBE, TICK};
 use partials::PartialError;
 pub use relay::DEAD;
 use settings::StreamSettings;
@@ -54,6 +54,8 @@ use settings::StreamSettings;
 const CLOSE: Duration = Duration::from_secs(2);
 /// Another worker's commits are looked for so often.
 const LOOK: Duration = Duration::from_millis(250);
+/// Between a panic and the next attempt.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Between two closings: each reads what may be due.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -88,8 +90,14 @@ pub async fn run_on(settings: StreamSettings, listener: TcpListener, shutdown: i
     let link = Arc::new(Link::new(job.settings.hub.clone(), name));
     let draining = CancellationToken::new();
     let mut others = JoinSet::new();
-    others.spawn(closing(Arc::clone(&job), stop.clone()));
-    others.spawn(relaying(Arc::clone(&job), Arc::clone(&link), stop.clone()));
+    let (of_closing, of_relaying) = (Arc::clone(&job), Arc::clone(&job));
+    let (end_closing, end_relaying, its_link) = (stop.clone(), stop.clone(), Arc::clone(&link));
+    others.spawn(kept("close", Arc::clone(&job), stop.clone(), move || {
+        closing(Arc::clone(&of_closing), end_closing.clone())
+    }));
+    others.spawn(kept("relay", Arc::clone(&job), stop.clone(), move || {
+        relaying(Arc::clone(&of_relaying), Arc::clone(&its_link), end_relaying.clone())
+    }));
     let crew = Crew::new(Arc::clone(&job), leases(&job), Arc::clone(&link)).run(&draining);
     tokio::pin!(crew);
     tokio::select! {
@@ -110,6 +118,19 @@ fn leases(job: &Job) -> Leases {
     let random = std::hash::RandomState::new().hash_one(process::id());
     let owner = format!("{}/{random:016x}", job.settings.identity.pod);
     Leases::new(&job.settings.schema, &job.query, &job.revision, owner, job.settings.lease)
+}
+
+/// Begins a task again that has ended by a panic: the process is well, and what the task left half done was in a transaction.
+async fn kept<F>(stage: &str, job: Arc<Job>, stop: CancellationToken, start: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(error) = tokio::spawn(start()).await {
+        job.meter.hold(stage, "Panicked", &error.to_string());
+        if !pause(AFTER_PANIC, &stop).await {
+            return;
+        }
+    }
 }
 
 /// Waits for a call or for some time; `false` if everything ends.
@@ -165,7 +186,7 @@ async fn close_once(job: &Job, closer: &mut Option<Closer>) -> Result<Progress, 
     let of_error = |e| described(store::describe(&job.settings.store.identity(), e));
     if closer.is_none() {
         let client = job.connect().await.map_err(described)?;
-        *closer = Some(Closer::new(client, job).await.map_err(of_error)?);
+        *closer = Some(Closer::new(client, job));
     }
     let open = closer.as_mut().expect("made above");
     let progress = open.step(job).await.map_err(|error| match error {
@@ -186,12 +207,13 @@ async fn relaying(job: Arc<Job>, link: Arc<Link>, stop: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut client = None;
     let mut publisher = Publisher::new(link);
+    let mut stuck = relay::Stuck::new();
     loop {
-        let going = match relay_once(&job, &mut client, &mut publisher).await {
-            Ok(more) => {
+        let going = match relay_once(&job, &mut client, &mut publisher, &mut stuck).await {
+            Ok(()) => {
                 backoff.reset();
                 job.meter.go_on("relay");
-                if more { !stop.is_cancelled() } else { wait(&job.left, LOOK * 4, &stop).await }
+                wait(&job.left, LOOK * 4, &stop).await
             }
             Err((reason, message)) => {
                 job.meter.hold("relay", &reason, &message);
@@ -199,6 +221,8 @@ async fn relaying(job: Arc<Job>, link: Arc<Link>, stop: CancellationToken) {
             }
         };
         if !going {
+            // Where this worker is the last there is nobody else to do it.
+            let _ = relay_once(&job, &mut client, &mut publisher, &mut stuck).await;
             return;
         }
     }
@@ -208,16 +232,17 @@ async fn relay_once(
     job: &Job,
     client: &mut Option<tokio_postgres::Client>,
     publisher: &mut Publisher,
-) -> Result<bool, (String, String)> {
+    stuck: &mut relay::Stuck,
+) -> Result<(), (String, String)> {
     if job.targets().is_none() {
-        return Ok(false);
+        return Ok(());
     }
     if client.as_ref().is_none_or(tokio_postgres::Client::is_closed) {
         let connected = job.connect().await.map_err(|e| (e.reason.as_str().to_owned(), e.message))?;
         *client = Some(connected);
     }
     let open = client.as_ref().expect("connected above");
-    let relayed = relay::relay(open, job, publisher).await;
+    let relayed = relay::relay(open, job, publisher, stuck).await;
     relayed.map_err(|error| {
         if matches!(error, relay::RelayError::Store(_)) {
             *client = None;

@@ -2,8 +2,10 @@
 //!
 //! Peers are verified by name, always: nothing here switches verification off.
 
-use std::{error::Error, fmt, io, sync::Arc};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
     CertificateError, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
@@ -76,6 +78,20 @@ pub fn client_config(material: &Material) -> Result<Arc<ClientConfig>, TlsError>
         _ => return Err(TlsError::Half),
     };
     Ok(Arc::new(config))
+}
+
+/// Connects to servers over HTTP, with TLS where the address says `https`; each connection within this time.
+#[must_use]
+pub fn connector(config: Arc<ClientConfig>, timeout: Duration) -> HttpsConnector<HttpConnector> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(timeout));
+    tcp.set_nodelay(true);
+    HttpsConnectorBuilder::new()
+        .with_tls_config(Arc::unwrap_or_clone(config))
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp)
 }
 
 /// A configuration that trusts nobody, where no TLS is spoken.

@@ -68,14 +68,10 @@ app.kubernetes.io/component: operator
 - apiGroups: [drover.dev]
   resources: [ingestpipelines/status, windowqueries/status]
   verbs: [patch]
-# Owner references that block deletion.
-- apiGroups: [drover.dev]
-  resources: [ingestpipelines/finalizers, windowqueries/finalizers]
-  verbs: [update]
 # By name, as a spec names them.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get]
+  verbs: [get{{ if .Values.rbac.mintedSecrets }}, create, patch{{ end }}]
 # Server-side apply is patch, and create for what is not there yet; update replaces what was edited by hand.
 - apiGroups: [apps]
   resources: [deployments]

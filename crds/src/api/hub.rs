@@ -3,15 +3,51 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The message broker (RabbitMQ): one hub is one address, vhost and user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.rotateDays) || (has(self.credentials) && self.credentials == 'Minted')")
+        .message("hub.rotateDays is for hub.credentials: Minted"),
+    validation = Rule::new(
+        "!(has(oldSelf.credentials) && oldSelf.credentials == 'Minted') || (has(self.credentials) && self.credentials == 'Minted')"
+    )
+    .message("hub.credentials does not go back from Minted: delete the object with deletionPolicy: Retain, and make it again"),
+)]
 pub struct HubSpec {
     /// Secret of the same namespace with the key `uri` (amqp[s]://user:password@host:port/vhost) and, for TLS, optionally
-    /// `ca.crt` (PEM; else the system's authorities), `tls.crt` and `tls.key` (a client certificate).
+    /// `ca.crt` (PEM; else the system's authorities), `tls.crt` and `tls.key` (a client certificate). With `credentials: Minted` also
+    /// `managementUri` (http[s]://user:password@host:port, without a user that of `uri`), whose user is an administrator.
     pub secret_ref: SecretRef,
+    /// Whom the workers are to the hub. Secret: the user of `uri`. Minted: users that the operator makes, one for each role, which may do
+    /// what that role needs and nothing else. It goes from Secret to Minted, and not back. Default: Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+    /// With Minted: days after which a user is followed by another with a new password. Default: 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 365))]
+    pub rotate_days: Option<u32>,
+}
+
+/// Whom the workers are to the hub.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Credentials {
+    /// The user that the secret names.
+    #[default]
+    Secret,
+    /// Users that the operator makes.
+    Minted,
+}
+
+impl HubSpec {
+    /// True if the operator makes users of the hub.
+    #[must_use]
+    pub fn is_minted(&self) -> bool {
+        self.credentials.unwrap_or_default() == Credentials::Minted
+    }
 }
 
 /// A secret of the same namespace.

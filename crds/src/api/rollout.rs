@@ -163,6 +163,9 @@ pub struct RevisionLetters {
     pub revision: String,
     /// Since when, as RFC 3339.
     pub since: String,
+    /// When it was gone, as RFC 3339: what its pods had in hand comes to its end a little later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// What both sides of a rollout have done in the same time. It only grows, also when pods go.

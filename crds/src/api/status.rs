@@ -55,6 +55,9 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = HANDLED_REQUESTS), inner(length(max = LONGEST_REQUEST)))]
     pub handled_requests: Vec<String>,
+    /// Of queries: the request by the annotation `drover.dev/promote` that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<PromotionStatus>,
     /// How many workers there should be, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleStatus>,
@@ -67,6 +70,16 @@ pub struct Status {
     /// Bindings of the source that were made, so that one that is no longer asked for is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<Binding>,
+}
+
+/// A request that a version of a query takes over, whatever is said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PromotionStatus {
+    /// Id of the request: the value of the annotation.
+    pub id: String,
+    /// The version of the state that the query asked for when the request was seen. It is for no other.
+    pub version: String,
 }
 
 /// How many workers there should be, and what that was decided from. Numbers that are not known are left out.

@@ -8,10 +8,11 @@ use tokio::process::Command;
 use super::Outcome;
 use crate::shell::repository;
 
-/// Runs a bench target of a package; what it tells on the way is shown.
-pub async fn run(package: &str, target: &str) -> Result<Outcome> {
+/// Runs a bench target; what it tells on the way is shown.
+pub async fn run(target: &str) -> Result<Outcome> {
     let mut command = Command::new("cargo");
-    command.args(["bench", "-p", package, "--bench", target]).current_dir(repository());
+    // With the features of the whole workspace, so that what the images are made of is not compiled once more.
+    command.args(["bench", "--workspace", "--bench", target]).current_dir(repository());
     let output = command.stderr(Stdio::inherit()).output().await.context("cargo cannot be started")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "cargo bench --bench {target} failed:\n{text}");

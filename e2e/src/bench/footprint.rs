@@ -1,17 +1,15 @@
 //! What Drover itself takes: the operator's memory with many pipelines, and the size of the images.
 
-use std::fs;
-
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::IngestPipeline;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::ListParams;
+use serde_json::Value;
 
+use super::crowd::{self, Process};
 use super::{Figure, Outcome};
-use crate::operator;
-use crate::pipeline::{READY, discarding};
-use crate::sigkill::processes;
+use crate::pipeline::{READY, condition, discarding};
 use crate::surroundings::variable;
 use crate::trial::{Trial, lone_trial};
 use crate::until::{throughout, until};
@@ -25,7 +23,6 @@ const MEMORY: f64 = 40.0;
 /// An image may have so many MB.
 const IMAGE: f64 = 40.0;
 
-const MIB: f64 = 1024.0 * 1024.0;
 const MB: f64 = 1_000_000.0;
 
 /// Measures.
@@ -33,12 +30,14 @@ pub async fn run() -> Result<Outcome> {
     let mut rows = Vec::new();
     lone_trial("footprint", async |t| {
         rows.extend(images(t).await?);
-        let idle = memory(t).await?;
-        many(t).await?;
+        let operator = Process::find(&t.client).await?;
+        let idle = operator.memory()?;
+        crowd::apply(t, PIPELINES, suspended).await?;
+        ready(t).await?;
         let mut most = 0_f64;
         // Twice as long as the operator leaves a pipeline that is well alone.
         throughout(READY * 4, async || {
-            most = most.max(memory(t).await?);
+            most = most.max(operator.memory()?);
             Ok(())
         })
         .await?;
@@ -50,47 +49,26 @@ pub async fn run() -> Result<Outcome> {
     Ok(Outcome { bench: "footprint".to_owned(), rows, more: serde_json::Map::new() })
 }
 
-fn figure(what: &str, ours: f64, unit: &str, most: f64) -> Figure {
-    Figure {
-        what: what.to_owned(),
-        floor: None,
-        peer: None,
-        ours,
-        unit: unit.to_owned(),
-        aim: format!("≤ {most} {unit}"),
-        met: ours <= most,
-    }
+/// Without pods: what they cost is the operator's.
+fn suspended(number: usize) -> Value {
+    let mut manifest = discarding(&format!("p-{number}"));
+    manifest["spec"]["suspend"] = true.into();
+    manifest
 }
 
-/// Pipelines without pods: what they cost is the operator's.
-async fn many(t: &Trial) -> Result<()> {
-    for number in 0..PIPELINES {
-        let mut manifest = discarding(&format!("p-{number}"));
-        manifest["spec"]["suspend"] = true.into();
-        t.apply::<IngestPipeline>(&manifest).await?;
-    }
+async fn ready(t: &Trial) -> Result<()> {
     until(READY * 2, async || {
         let all = t.list::<IngestPipeline>("").await?;
-        let ready = |pipeline: &&IngestPipeline| {
-            let conditions = pipeline.status.iter().flat_map(|status| &status.conditions);
-            conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
-        };
-        let count = all.iter().filter(ready).count();
+        let is_ready = |pipeline: &&IngestPipeline| condition(pipeline, "Ready").is_some_and(|c| c.status == "True");
+        let count = all.iter().filter(is_ready).count();
         ensure!(count == PIPELINES, "{count} of {PIPELINES} are ready");
         Ok(())
     })
     .await
 }
 
-/// The operator's resident memory, in MiB.
-async fn memory(t: &Trial) -> Result<f64> {
-    let pod = operator::pod(&t.client).await?;
-    let found = processes(pod.metadata.uid.as_deref().unwrap_or_default())?;
-    let process = found.first().context("the operator is no process of this machine: its memory cannot be read")?;
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
-    Ok(kib * 1024.0 / MIB)
+fn figure(what: &str, ours: f64, unit: &str, most: f64) -> Figure {
+    Figure::new(what, None, ours, unit, &format!("≤ {most} {unit}"), ours <= most)
 }
 
 /// Sizes of both images, as the node tells them.

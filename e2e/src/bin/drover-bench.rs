@@ -10,7 +10,7 @@ use drover_e2e::bench::{Bench, report};
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// drain, retry, "decode and window", "stream to row", "window keys", "pod start", "from zero", "load trace", "load trace on the cluster", "slow messages", cutover, footprint; without a name all of them
+    /// drain, retry, "decode and window", "stream to row", "window keys", "pod start", "from zero", "load trace", "load trace on the cluster", "slow messages", cutover, footprint, "1000 pipelines"; without a name all of them
     names: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A handler of the tests that does what a message asks of it: it dies in one of several ways, or refuses.
+//! A handler of the tests that does what a message asks of it: it takes its time, dies in one of several ways, or refuses.
 
 use std::process::exit;
 use std::time::Duration;
@@ -14,6 +14,9 @@ async fn main() -> anyhow::Result<()> {
 
 async fn handle(body: Bytes) -> StatusCode {
     let message: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    if let Some(seconds) = message["seconds"].as_u64() {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
     match message["kill"].as_str() {
         None => StatusCode::OK,
         Some("busy") => StatusCode::SERVICE_UNAVAILABLE,

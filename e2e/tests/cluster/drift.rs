@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use drover_crds::api::IngestPipeline;
+use drover_e2e::operator;
 use drover_e2e::pipeline::{FLOW, NAME, SEEN};
 use drover_e2e::trial::{Trial, trial};
 use drover_e2e::until::{until, within};
@@ -108,6 +110,17 @@ async fn a_deployment_edited_by_hand_is_put_right() -> Result<()> {
             .await?;
         }
         t.ready(NAME).await?;
+        // Each edit is in the audit once, with who it was done for and why.
+        let uid = t.api::<IngestPipeline>().get(NAME).await?.uid().context("no uid")?;
+        // It is written once the API server has answered, which the edit's end is seen before.
+        until(SEEN, async || {
+            let log = operator::log(&t.client, None).await?;
+            let lines = log.lines().filter(|line| line.contains("drover::audit") && line.contains(&uid));
+            let repairs: Vec<_> = lines.filter(|line| line.contains("verb=\"replace\"") && line.contains(&name)).collect();
+            ensure!(repairs.len() >= 3 && repairs.iter().all(|line| line.contains("outcome=\"done\"")), "{repairs:#?}");
+            Ok(())
+        })
+        .await?;
         let pods = t.workers(NAME).await?;
         ensure!(pods.iter().all(|pod| pod.name_any().starts_with(&name)), "pods of another revision");
         Ok(())

@@ -1,15 +1,18 @@
 //! How many workers run follows from what waits in the hub.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use drover_crds::api::IngestPipeline;
+use drover_crds::api::{IngestPipeline, WindowQuery};
+use drover_crds::resolved::WORKER_PORT;
 use drover_e2e::cluster::is_ready;
-use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest};
+use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest, messages};
 use drover_e2e::publisher::Publisher;
+use drover_e2e::query::{self, CLOSED, COUNTS, Published};
 use drover_e2e::shell;
-use drover_e2e::store::Each;
+use drover_e2e::surroundings::variable;
 use drover_e2e::trial::{Trial, lone_trial, trial};
 use drover_e2e::until::{throughout, until};
 use futures::StreamExt as _;
@@ -130,6 +133,69 @@ async fn without_a_hub_what_runs_stays_and_where_nothing_runs_the_fallback_does(
 }
 
 #[tokio::test]
+async fn a_query_at_zero_without_a_hub_has_its_fallback_and_wakes_when_the_hub_is_back() -> Result<()> {
+    lone_trial("blind-query", async |t| {
+        let mut query = query::manifest(COUNTS);
+        query["spec"]["scaling"] = json!({ "mode": "Auto", "cooldownSeconds": 5 });
+        t.query(&query).await?;
+        t.query_has_workers(SEEN * 2, 0).await?;
+        without_the_hub("stop", "start", async || {
+            until(SEEN * 2, async || {
+                let status = t.api::<WindowQuery>().get(COUNTS).await?.status.unwrap_or_default();
+                let reason = status.scale.context("no status.scale")?.reason;
+                let pods = t.query_workers().await?.len();
+                ensure!((&*reason, pods) == ("Fallback", 1), "{pods} workers because of {reason}");
+                Ok(())
+            })
+            .await
+        })
+        .await?;
+        t.query_has_workers(SEEN * 3, 0).await?;
+        let mut published = Published::default();
+        t.publish_event(0, &mut published).await?;
+        t.has_windows(CLOSED * 2, &published).await
+    })
+    .await
+}
+
+/// Suspends the process that leads a queue, or lets it go on.
+async fn leader(t: &Trial, what: &str) -> Result<()> {
+    let expression = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{}\">>, queue, <<\"{NAME}\">>)), {{Name, _}} = amqqueue:get_pid(Q), \
+         sys:{what}(whereis(Name)).",
+        t.hub.name
+    );
+    shell::run(&variable("DROVER_TEST_CTL")?, &["test", "rabbitmq", "eval", &expression]).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_queue_whose_leader_stands_still_costs_no_worker() -> Result<()> {
+    trial("leader", async |t| {
+        t.telemetry_as(&scaled(&json!({ "minReplicas": 2 }))).await?;
+        workers(t, READY, 2).await?;
+        leader(t, "suspend").await?;
+        let held = async {
+            t.merge::<IngestPipeline>(NAME, &json!({ "spec": { "scaling": { "minReplicas": 0 } } })).await?;
+            scaled_for(t, "HubUnreadable").await?;
+            // The cooldown and more.
+            throughout(Duration::from_secs(8), async || {
+                ensure!(t.workers(NAME).await?.len() == 2, "workers were removed");
+                Ok(())
+            })
+            .await
+        };
+        let held = held.await;
+        leader(t, "resume").await?;
+        held?;
+        workers(t, SEEN * 2, 0).await?;
+        t.publish(0..50).await?;
+        t.rows(READY, 0..50).await?;
+        t.no_dead_letters().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn recommend_reports_and_changes_nothing() -> Result<()> {
     trial("recommend", async |t| {
         t.telemetry_as(&scaled(&json!({ "mode": "Recommend", "replicas": 2 }))).await?;
@@ -145,6 +211,18 @@ async fn recommend_reports_and_changes_nothing() -> Result<()> {
     .await
 }
 
+/// The workers that hold a message.
+async fn busy(t: &Trial) -> Result<BTreeSet<String>> {
+    let mut busy = BTreeSet::new();
+    for pod in t.workers(NAME).await? {
+        let status: Value = serde_json::from_str(&t.ask(&pod.name_any(), WORKER_PORT, "status").await?)?;
+        if status["inFlight"].as_u64().context("no inFlight")? > 0 {
+            busy.insert(pod.name_any());
+        }
+    }
+    Ok(busy)
+}
+
 /// Messages of a minute each: three workers have one, seven have none.
 #[tokio::test]
 async fn busy_workers_survive_a_scale_down() -> Result<()> {
@@ -152,21 +230,30 @@ async fn busy_workers_survive_a_scale_down() -> Result<()> {
         let mut pipeline = scaled(&json!({ "minReplicas": 10, "maxReplicas": 10 }));
         pipeline["spec"]["worker"] = json!({ "concurrency": 1 });
         pipeline["spec"]["source"]["prefetch"] = json!(1);
+        let image = variable("DROVER_TEST_HANDLER_IMAGE")?;
+        pipeline["spec"]["transform"] = json!({ "handler": { "image": image, "timeoutSeconds": 90 } });
         t.telemetry_as(&pipeline).await?;
-        t.store.slow(NAME, Each::Row, 20.0).await?;
         workers(t, READY * 2, 10).await?;
-        t.publish(0..3).await?;
-        until(FLOW, async || {
-            ensure!(t.hub.ready(NAME).await? == 0, "not all are taken");
-            Ok(())
+        let slow = |body: Vec<u8>| -> Result<Vec<u8>> {
+            let mut body: Value = serde_json::from_slice(&body)?;
+            body["seconds"] = 60.into();
+            Ok(body.to_string().into_bytes())
+        };
+        let bodies = messages(0..3).into_iter().map(slow).collect::<Result<Vec<_>>>()?;
+        t.hub.publish("amq.topic", "devices.1", &bodies).await?;
+        let before = until(FLOW, async || {
+            let busy = busy(t).await?;
+            ensure!(busy.len() == 3, "{busy:?} are busy, not three");
+            Ok(busy)
         })
         .await?;
         let scaling = json!({ "spec": { "scaling": { "minReplicas": 0 } } });
         t.merge::<IngestPipeline>(NAME, &scaling).await?;
         workers(t, SEEN, 3).await?;
-        let busy: Vec<String> = t.workers(NAME).await?.iter().map(ResourceExt::name_any).collect();
-        t.rows(READY * 4, 0..3).await?;
-        ensure!(busy.len() == 3 && t.hub.redelivered(NAME).await? == 0, "a busy worker was removed");
+        let left: BTreeSet<String> = t.workers(NAME).await?.iter().map(ResourceExt::name_any).collect();
+        ensure!(left == before, "{before:?} were busy, {left:?} are left");
+        t.rows(READY * 8, 0..3).await?;
+        ensure!(t.hub.redelivered(NAME).await? == 0, "a message was taken from a worker");
         t.no_dead_letters().await
     })
     .await

@@ -1,5 +1,5 @@
 //! Declares a topology. Declaring what is there already, with the same arguments, changes nothing and is how AMQP lets one see
-//! that it is as it should be.
+//! that it is as it should be. What is made is told, what is found is not.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use lapin::{
 };
 
 use super::{
+    look::Thing,
     pool::Hub,
     remove::remove,
     reply::{NOT_FOUND, PRECONDITION_FAILED, short, told},
     topology::{Arg, Bind, Queue, Topology},
 };
-use crate::problem::Problem;
+use crate::{audit::Cause, problem::Problem};
 
 /// A hub that is connected and does not answer within this is as good as gone.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -25,14 +26,17 @@ impl Hub {
     ///
     /// # Errors
     /// The first thing that is not as it should be and cannot be made so.
-    pub async fn ensure(&self, topology: &Topology) -> Result<u32, Problem> {
+    pub async fn ensure(&self, topology: &Topology, cause: &Cause) -> Result<u32, Problem> {
         let silent = |_| Err(Problem::new("Timeout", format!("hub: no answer within {} s", PATIENCE.as_secs())));
-        tokio::time::timeout(PATIENCE, self.declare_all(topology)).await.unwrap_or_else(silent)
+        tokio::time::timeout(PATIENCE, self.declare_all(topology, cause)).await.unwrap_or_else(silent)
     }
 
-    async fn declare_all(&self, topology: &Topology) -> Result<u32, Problem> {
-        let channel = self.channel().await?;
-        exchange(&channel, &topology.exchange, "source.queue").await?;
+    async fn declare_all(&self, topology: &Topology, cause: &Cause) -> Result<u32, Problem> {
+        let (channel, look) = self.look(&topology.things(), cause).await?;
+        look.expect(&topology.bindings);
+        topology.asked.iter().for_each(|binding| self.bindings.asked(binding));
+        let name = &topology.exchange;
+        look.declared(Thing::Exchange(name), exchange(&channel, name, "source.queue").await)?;
         for name in &topology.adopted {
             passive(&channel, name).await?;
         }
@@ -42,16 +46,16 @@ impl Hub {
         let mut dead = 0;
         for queue in &topology.queues {
             let is_dead = queue.name == topology.dead;
-            let count = declare(&channel, queue, is_dead).await?;
+            let count = look.declared(Thing::Queue(&queue.name), declare(&channel, queue, is_dead).await)?;
             if is_dead {
                 dead = count;
             }
         }
         for binding in &topology.bindings {
-            bind(&channel, binding, "source.bindings").await?;
+            look.bound(binding, bind(&channel, binding, "source.bindings").await)?;
         }
         for binding in &topology.stale {
-            remove(self, binding).await?;
+            remove(self, binding, &cause.because("the object no longer asks for it")).await?;
         }
         // A channel that the hub has closed meanwhile needs no closing.
         let _ = channel.close(200, "done".into()).await;

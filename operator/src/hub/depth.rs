@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
+use tokio::time::timeout;
 
 use super::pool::Hub;
 use crate::scaling::Depth;
@@ -40,25 +41,26 @@ impl Depths {
 async fn read_part(hub: &Hub, channel: &mut Option<Channel>, queues: &[String]) -> Vec<Option<Depth>> {
     let mut depths = Vec::with_capacity(queues.len());
     for queue in queues {
-        let depth = tokio::time::timeout(PATIENCE, read_one(hub, channel, queue)).await;
-        // What was asked on it may still be answered: it cannot be used again.
-        depths.push(depth.unwrap_or_else(|_| {
-            *channel = None;
-            None
-        }));
+        let open = match channel.take().filter(|c| c.status().connected()) {
+            Some(open) => open,
+            None => match timeout(PATIENCE, hub.channel()).await {
+                Ok(Ok(opened)) => opened,
+                // It is not the queue that does not answer but the hub: no other is asked for in vain.
+                _ => break,
+            },
+        };
+        // What was asked on a channel in vain may still be answered: it cannot be used again.
+        let depth = timeout(PATIENCE, read_one(&open, queue)).await.ok().flatten();
+        *channel = depth.is_some().then_some(open);
+        depths.push(depth);
     }
+    depths.resize(queues.len(), None);
     depths
 }
 
-async fn read_one(hub: &Hub, channel: &mut Option<Channel>, queue: &str) -> Option<Depth> {
-    let open = match channel.take().filter(|c| c.status().connected()) {
-        Some(open) => open,
-        None => hub.channel().await.ok()?,
-    };
+async fn read_one(channel: &Channel, queue: &str) -> Option<Depth> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     // The hub closes the channel where there is no such queue.
-    let found = open.queue_declare(queue.into(), options, FieldTable::default()).await.ok()?;
-    let depth = Depth { ready: found.message_count().into(), consumers: found.consumer_count().into() };
-    *channel = Some(open);
-    Some(depth)
+    let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await.ok()?;
+    Some(Depth { ready: found.message_count().into(), consumers: found.consumer_count().into() })
 }

@@ -2,16 +2,14 @@
 //!
 //! It must never cost the publishers anything: a mirror that refused when full would refuse the message itself.
 
-use lapin::{options::QueueDeclareOptions, types::FieldTable};
-
 use super::{
     declare::{bind, declare},
+    look::Thing,
     pool::Hub,
     remove::delete,
-    reply::{is_missing, lost, short},
     topology::{Arg, Bind, Queue},
 };
-use crate::problem::Problem;
+use crate::{audit::Cause, problem::Problem};
 use drover_crds::api::Binding;
 
 /// Most messages of it; the oldest go first.
@@ -26,12 +24,17 @@ impl Hub {
     ///
     /// # Errors
     /// If it cannot be made, or the hub does not answer.
-    pub async fn mirror(&self, name: &str, bindings: &[Binding]) -> Result<(), Problem> {
-        let channel = self.channel().await?;
-        declare(&channel, &queue(name), false).await?;
-        for binding in bindings {
-            let (exchange, routing_key) = (binding.exchange.clone(), binding.routing_key.clone());
-            bind(&channel, &Bind { queue: name.to_owned(), exchange, routing_key }, "source.bindings").await?;
+    pub async fn mirror(&self, name: &str, bindings: &[Binding], cause: &Cause) -> Result<(), Problem> {
+        let (channel, look) = self.look(&[Thing::Queue(name)], cause).await?;
+        let to_mirror = |b: &Binding| {
+            let (exchange, routing_key) = (b.exchange.clone(), b.routing_key.clone());
+            Bind { queue: name.to_owned(), exchange, routing_key }
+        };
+        let bindings: Vec<Bind> = bindings.iter().map(to_mirror).collect();
+        look.expect(&bindings);
+        look.declared(Thing::Queue(name), declare(&channel, &queue(name), false).await)?;
+        for binding in &bindings {
+            look.bound(binding, bind(&channel, binding, "source.bindings").await)?;
         }
         // A channel that the hub has closed meanwhile needs no closing.
         let _ = channel.close(200, "done".into()).await;
@@ -42,23 +45,9 @@ impl Hub {
     ///
     /// # Errors
     /// If the hub does not answer.
-    pub async fn remove_mirror(&self, name: &str) -> Result<(), Problem> {
-        let Err(problem) = delete(self, name).await else { return Ok(()) };
-        // One that the user may not remove, and could not make, need not be there.
-        if self.is_there(name).await? { Err(problem) } else { Ok(()) }
-    }
-
-    async fn is_there(&self, name: &str) -> Result<bool, Problem> {
-        let channel = self.channel().await?;
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(short(name)?, passive, FieldTable::default()).await {
-            Ok(_) => {
-                let _ = channel.close(200, "done".into()).await;
-                Ok(true)
-            }
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(lost(&error)),
-        }
+    pub async fn remove_mirror(&self, name: &str, cause: &Cause) -> Result<(), Problem> {
+        // One that the user may not remove, and could not make, is not there.
+        delete(self, Thing::Queue(name), cause).await
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use drover_worker::hub::{HubAddress, connect};
 use lapin::{Channel, Connection};
 
-use super::reply::lost;
+use super::{bindings::Bindings, reply::lost};
 use crate::{probe::Probe, problem::Problem};
 
 /// A hub that did not answer is not asked again before this.
@@ -32,6 +32,8 @@ pub struct Hub {
     name: String,
     address: HubAddress,
     connection: Arc<Probe<Result<Arc<Connection>, Problem>>>,
+    /// What is known of bindings at it.
+    pub(super) bindings: Bindings,
     used: Mutex<Instant>,
     sampled: AtomicBool,
 }
@@ -47,6 +49,7 @@ impl Hubs {
                 name: key.clone(),
                 address: address.clone(),
                 connection: Arc::default(),
+                bindings: Bindings::default(),
                 used: Mutex::new(now),
                 sampled: AtomicBool::new(false),
             })

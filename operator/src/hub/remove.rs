@@ -1,4 +1,5 @@
-//! Takes a topology away: bindings first, queues only when nothing is lost by it, or when that is asked for.
+//! Takes a topology away: bindings first, queues only when nothing is lost by it, or when that is asked for. What is taken away is told;
+//! what was not there is not.
 
 use lapin::{
     options::{BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
@@ -6,11 +7,15 @@ use lapin::{
 };
 
 use super::{
+    look::{Thing, unbound},
     pool::Hub,
     reply::{is_missing, lost, short},
     topology::{Bind, Topology},
 };
-use crate::problem::Problem;
+use crate::{
+    audit::{Cause, Effect, Outcome, Verb},
+    problem::Problem,
+};
 
 /// What a look at a queue that is to go has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,20 +30,21 @@ pub enum Emptied {
 ///
 /// # Errors
 /// If the hub does not answer.
-pub async fn unbind(hub: &Hub, topology: &Topology) -> Result<(), Problem> {
+pub async fn unbind(hub: &Hub, topology: &Topology, cause: &Cause) -> Result<(), Problem> {
     for binding in topology.bindings.iter().filter(|b| b.exchange != topology.exchange) {
-        remove(hub, binding).await?;
+        remove(hub, binding, cause).await?;
     }
     Ok(())
 }
 
 /// Removes a binding. What does not exist is not bound.
-pub(super) async fn remove(hub: &Hub, binding: &Bind) -> Result<(), Problem> {
+pub(super) async fn remove(hub: &Hub, binding: &Bind, cause: &Cause) -> Result<(), Problem> {
     let channel = hub.channel().await?;
     let (queue, exchange, key) = (short(&binding.queue)?, short(&binding.exchange)?, short(&binding.routing_key)?);
-    let done = channel.queue_unbind(queue, exchange, key, FieldTable::default()).await;
-    if let Err(error) = done.or_else(|e| if is_missing(&e) { Ok(()) } else { Err(e) }) {
-        return Err(lost(&error));
+    match channel.queue_unbind(queue, exchange, key, FieldTable::default()).await {
+        Ok(()) => unbound(hub, cause, binding),
+        Err(error) if is_missing(&error) => return Ok(()),
+        Err(error) => return Err(lost(&error)),
     }
     let _ = channel.close(200, "done".into()).await;
     Ok(())
@@ -62,16 +68,16 @@ pub async fn sources_empty(hub: &Hub, topology: &Topology) -> Result<bool, Probl
 ///
 /// # Errors
 /// If the hub does not answer.
-pub async fn delete_when_empty(hub: &Hub, topology: &Topology) -> Result<Emptied, Problem> {
+pub async fn delete_when_empty(hub: &Hub, topology: &Topology, cause: &Cause) -> Result<Emptied, Problem> {
     if !sources_empty(hub, topology).await? {
         return Ok(Emptied::NotYet);
     }
     for queue in topology.queues.iter().filter(|q| q.name != topology.dead) {
-        delete(hub, &queue.name).await?;
+        delete(hub, Thing::Queue(&queue.name), cause).await?;
     }
     if empty(hub, &topology.dead).await? {
-        delete(hub, &topology.dead).await?;
-        delete_exchange(hub, &topology.exchange).await?;
+        delete(hub, Thing::Queue(&topology.dead), cause).await?;
+        delete(hub, Thing::Exchange(&topology.exchange), cause).await?;
     }
     Ok(Emptied::Gone)
 }
@@ -80,11 +86,11 @@ pub async fn delete_when_empty(hub: &Hub, topology: &Topology) -> Result<Emptied
 ///
 /// # Errors
 /// If the hub does not answer.
-pub async fn delete_all(hub: &Hub, topology: &Topology) -> Result<(), Problem> {
+pub async fn delete_all(hub: &Hub, topology: &Topology, cause: &Cause) -> Result<(), Problem> {
     for queue in &topology.queues {
-        delete(hub, &queue.name).await?;
+        delete(hub, Thing::Queue(&queue.name), cause).await?;
     }
-    delete_exchange(hub, &topology.exchange).await
+    delete(hub, Thing::Exchange(&topology.exchange), cause).await
 }
 
 /// A count of 0 may be of a queue whose leader is gone: only a get, which goes through the leader, tells. A get of a message that is
@@ -104,16 +110,27 @@ pub(super) async fn empty(hub: &Hub, queue: &str) -> Result<bool, Problem> {
     Ok(got.is_none())
 }
 
-pub(super) async fn delete(hub: &Hub, queue: &str) -> Result<(), Problem> {
+/// Deletes a thing with what is in it; one that is not there is deleted.
+pub(super) async fn delete(hub: &Hub, thing: Thing<'_>, cause: &Cause) -> Result<(), Problem> {
+    if hub.lacks(thing).await? {
+        return Ok(());
+    }
     let channel = hub.channel().await?;
-    channel.queue_delete(short(queue)?, QueueDeleteOptions::default()).await.map_err(|e| lost(&e))?;
-    let _ = channel.close(200, "done".into()).await;
-    Ok(())
-}
-
-pub(super) async fn delete_exchange(hub: &Hub, exchange: &str) -> Result<(), Problem> {
-    let channel = hub.channel().await?;
-    channel.exchange_delete(short(exchange)?, ExchangeDeleteOptions::default()).await.map_err(|e| lost(&e))?;
+    let name = short(thing.name())?;
+    let deleted = match thing {
+        Thing::Queue(_) | Thing::Stream(_) => {
+            channel.queue_delete(name, QueueDeleteOptions::default()).await.map(|messages| Some(i64::from(messages)))
+        }
+        Thing::Exchange(_) => channel.exchange_delete(name, ExchangeDeleteOptions::default()).await.map(|()| None),
+    };
+    let deleted = deleted.map_err(|e| lost(&e));
+    let effect = Effect::new(Verb::Delete, thing.resource(), thing.name());
+    match &deleted {
+        Ok(messages) => cause.tell(&Effect { messages: *messages, ..effect }, Outcome::Done),
+        Err(problem) => cause.tell(&effect, Outcome::Failed(&problem.reason)),
+    }
+    deleted?;
+    hub.bindings.forget(thing.name());
     let _ = channel.close(200, "done".into()).await;
     Ok(())
 }

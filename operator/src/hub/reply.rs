@@ -16,8 +16,15 @@ pub(super) const PRECONDITION_FAILED: u16 = 406;
 /// What an error means to somebody who wanted to do `what`, where one code has a meaning of its own.
 pub(super) fn told(error: &lapin::Error, what: &str, code: u16, meaning: impl FnOnce(&str) -> Problem) -> Problem {
     match reply(error) {
+        Some((found, text)) if found == code && (code != NOT_FOUND || says_missing(&text)) => meaning(&text),
+        _ => refused(error, what),
+    }
+}
+
+/// What an error means to somebody who wanted to do `what`.
+pub(super) fn refused(error: &lapin::Error, what: &str) -> Problem {
+    match reply(error) {
         None => lost(error),
-        Some((found, text)) if found == code => meaning(&text),
         Some((ACCESS_REFUSED, text)) => Problem::new(
             "PermissionMissing",
             format!("the hub's user may not {what}: {text}. Grant it configure, write and read there"),
@@ -26,9 +33,14 @@ pub(super) fn told(error: &lapin::Error, what: &str, code: u16, meaning: impl Fn
     }
 }
 
-/// True if the hub says that something does not exist.
+/// True if the hub says that something does not exist. It has the same code for a queue whose node is down, with another text:
+/// that one is there, and has what it had.
 pub(super) fn is_missing(error: &lapin::Error) -> bool {
-    reply(error).is_some_and(|(code, _)| code == NOT_FOUND)
+    reply(error).is_some_and(|(code, text)| code == NOT_FOUND && says_missing(&text))
+}
+
+fn says_missing(text: &str) -> bool {
+    ["no queue ", "no exchange ", "no binding "].iter().any(|what| text.contains(what))
 }
 
 /// The connection ended meanwhile.
@@ -47,5 +59,21 @@ fn reply(error: &lapin::Error) -> Option<(u16, String)> {
     match error.kind() {
         ErrorKind::ProtocolError(e) => Some((e.get_id(), e.get_message().to_string())),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::says_missing;
+
+    #[test]
+    fn a_queue_whose_node_is_down_is_not_missing() {
+        assert!(says_missing("NOT_FOUND - no queue 'a' in vhost '/'"));
+        assert!(says_missing("NOT_FOUND - no exchange 'a' in vhost '/'"));
+        assert!(!says_missing(
+            "NOT_FOUND - home node 'rabbit@b' of durable queue 'a' in vhost '/' is down or inaccessible"
+        ));
+        assert!(!says_missing("NOT_FOUND - queue 'a' in vhost '/' process is stopped by supervisor"));
+        assert!(!says_missing("NOT_FOUND - failed to perform operation on queue 'a' in vhost '/' due to timeout"));
     }
 }

@@ -13,12 +13,13 @@ use lapin::{
 
 use super::{
     declare::{bind, declare, exchange, foreign_exchange},
+    look::{Look, Thing, unbound},
     pool::Hub,
-    remove::{delete, delete_exchange, empty},
-    reply::{COMMAND_INVALID, NOT_FOUND, PRECONDITION_FAILED, is_missing, lost, short, told},
+    remove::{delete, empty},
+    reply::{COMMAND_INVALID, NOT_FOUND, PRECONDITION_FAILED, is_missing, lost, refused, short, told},
     topology::{Arg, Bind, Queue, dead_letters},
 };
-use crate::problem::Problem;
+use crate::{audit::Cause, problem::Problem};
 
 /// A hub that is connected and does not answer within this is as good as gone. Streams take longer to make than queues.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,12 +49,14 @@ pub struct Streams {
     pub exchanges: Vec<String>,
     /// What is routed into the streams.
     pub bindings: Vec<Binding>,
+    /// Those of them that are asked for the first time.
+    pub asked: Vec<Binding>,
     /// What was, and is no longer.
     pub stale: Vec<Binding>,
 }
 
 impl Streams {
-    /// What a query needs, and which of the bindings made `before` it no longer does.
+    /// What a query needs, and which of its bindings differ from those made `before`.
     #[must_use]
     pub fn of(query: &Query, before: &[Binding]) -> Self {
         let arguments = vec![
@@ -70,8 +73,37 @@ impl Streams {
             dead: dead_letters(&query.dead_letter_queue, query.max_dead_letters, query.retention_seconds),
             exchanges: query.hub_outputs().map(|h| h.exchange.clone()).collect(),
             bindings: query.bindings.clone(),
+            asked: query.bindings.iter().filter(|b| !before.contains(b)).cloned().collect(),
             stale: before.iter().filter(|b| !query.bindings.contains(b)).cloned().collect(),
         }
+    }
+
+    /// Ticks reach a stream by it.
+    fn tick(&self, part: usize, stream: &Queue) -> Bind {
+        to(&stream.name, &self.own, &format!("tick-{part}"))
+    }
+
+    /// Messages reach a stream by it.
+    fn share(&self, stream: &Queue) -> Bind {
+        to(&stream.name, &self.exchange, WEIGHT)
+    }
+
+    /// What is routed into the streams, to the exchange before them.
+    fn inflow(&self, binding: &Binding) -> Bind {
+        to(&self.exchange, &binding.exchange, &binding.routing_key)
+    }
+
+    /// The streams of some partitions.
+    fn parts(&self, parts: &[u16]) -> Vec<Thing<'_>> {
+        parts.iter().filter_map(|part| self.streams.get(usize::from(*part))).map(|s| Thing::Stream(&s.name)).collect()
+    }
+
+    /// All bindings.
+    fn all(&self) -> Vec<Bind> {
+        let ticks = self.streams.iter().enumerate().map(|(part, stream)| self.tick(part, stream));
+        let shares = self.streams.iter().map(|stream| self.share(stream));
+        let dead = to(&self.dead.name, &self.own, DEAD);
+        ticks.chain(shares).chain(self.bindings.iter().map(|b| self.inflow(b))).chain([dead]).collect()
     }
 }
 
@@ -89,23 +121,29 @@ impl Hub {
     ///
     /// # Errors
     /// The first thing that is not as it should be and cannot be made so.
-    pub async fn survey(&self, wanted: &Streams) -> Result<Found, Problem> {
+    pub async fn survey(&self, wanted: &Streams, cause: &Cause) -> Result<Found, Problem> {
         in_time(async {
-            let channel = self.channel().await?;
-            exchange(&channel, &wanted.own, "input.stream").await?;
+            let all = wanted.all();
+            let (own, letters) = (Thing::Exchange(&wanted.own), Thing::Queue(&wanted.dead.name));
+            let (channel, look) = self.look(&[own, letters], cause).await?;
+            look.expect(&all);
+            wanted.asked.iter().for_each(|b| self.bindings.asked(&wanted.inflow(b)));
+            look.declared(own, exchange(&channel, &wanted.own, "input.stream").await)?;
             for name in &wanted.exchanges {
                 foreign_exchange(&channel, name).await?;
             }
-            let dead = declare(&channel, &wanted.dead, true).await?;
-            bind(&channel, &to(&wanted.dead.name, &wanted.own, DEAD), "deadLetter").await?;
+            let dead = look.declared(letters, declare(&channel, &wanted.dead, true).await)?;
+            let binding = to(&wanted.dead.name, &wanted.own, DEAD);
+            look.bound(&binding, bind(&channel, &binding, "deadLetter").await)?;
             done(&channel).await;
-            self.hash_exchange(&wanted.exchange).await?;
+            self.hash_exchange(wanted, &all, cause).await?;
             let mut missing = Vec::new();
             for (part, stream) in (0..).zip(&wanted.streams) {
                 if self.is_missing(&stream.name).await? {
                     missing.push(part);
                 }
             }
+            Look::of(self, cause, wanted.parts(&missing)).expect(&all);
             Ok(Found { dead, missing })
         })
         .await
@@ -115,12 +153,14 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Hub::survey`].
-    pub async fn make_streams(&self, wanted: &Streams) -> Result<(), Problem> {
+    pub async fn make_streams(&self, wanted: &Streams, found: &Found, cause: &Cause) -> Result<(), Problem> {
         in_time(async {
             let channel = self.channel().await?;
+            let look = Look::of(self, cause, wanted.parts(&found.missing));
             for (part, stream) in wanted.streams.iter().enumerate() {
-                declare_stream(&channel, stream).await?;
-                bind(&channel, &to(&stream.name, &wanted.own, &format!("tick-{part}")), "input.stream").await?;
+                look.declared(Thing::Stream(&stream.name), declare_stream(&channel, stream).await)?;
+                let tick = wanted.tick(part, stream);
+                look.bound(&tick, bind(&channel, &tick, "input.stream").await)?;
             }
             done(&channel).await;
             Ok(())
@@ -132,18 +172,20 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Hub::survey`].
-    pub async fn route(&self, wanted: &Streams, streams: usize) -> Result<(), Problem> {
+    pub async fn route(&self, wanted: &Streams, streams: usize, cause: &Cause) -> Result<(), Problem> {
         in_time(async {
             let channel = self.channel().await?;
-            for stream in wanted.streams.iter().take(streams) {
-                bind(&channel, &to(&stream.name, &wanted.exchange, WEIGHT), "input.stream").await?;
+            let look = Look::of(self, cause, Vec::new());
+            for share in wanted.streams.iter().take(streams).map(|stream| wanted.share(stream)) {
+                look.bound(&share, bind(&channel, &share, "input.stream").await)?;
             }
             for binding in &wanted.bindings {
-                bind_exchange(&channel, &wanted.exchange, binding).await?;
+                look.bound(&wanted.inflow(binding), bind_exchange(&channel, &wanted.exchange, binding).await)?;
             }
             done(&channel).await;
-            for binding in &wanted.stale {
-                self.unbind_exchange(&wanted.exchange, binding).await?;
+            let stale = cause.because("the object no longer asks for it");
+            for binding in wanted.stale.iter().map(|b| wanted.inflow(b)) {
+                self.unbind_exchange(&binding, &stale).await?;
             }
             Ok(())
         })
@@ -154,16 +196,16 @@ impl Hub {
     ///
     /// # Errors
     /// If the hub does not answer.
-    pub async fn delete_streams(&self, streams: &Streams) -> Result<(), Problem> {
+    pub async fn delete_streams(&self, streams: &Streams, cause: &Cause) -> Result<(), Problem> {
         in_time(async {
-            delete_exchange(self, &streams.exchange).await?;
+            delete(self, Thing::Exchange(&streams.exchange), cause).await?;
             for stream in &streams.streams {
-                delete(self, &stream.name).await?;
+                delete(self, Thing::Stream(&stream.name), cause).await?;
             }
             if empty(self, &streams.dead.name).await? {
-                delete(self, &streams.dead.name).await?;
+                delete(self, Thing::Queue(&streams.dead.name), cause).await?;
             }
-            delete_exchange(self, &streams.own).await
+            delete(self, Thing::Exchange(&streams.own), cause).await
         })
         .await
     }
@@ -177,12 +219,13 @@ impl Hub {
                 Ok(false)
             }
             Err(error) if is_missing(&error) => Ok(true),
-            Err(error) => Err(told(&error, &format!("look at stream {stream}"), NOT_FOUND, |_| lost(&error))),
+            Err(error) => Err(refused(&error, &format!("look at stream {stream}"))),
         }
     }
 
     /// A hub that does not know the type ends the connection: it is made on one of its own.
-    async fn hash_exchange(&self, name: &str) -> Result<(), Problem> {
+    async fn hash_exchange(&self, wanted: &Streams, bindings: &[Bind], cause: &Cause) -> Result<(), Problem> {
+        let name = wanted.exchange.as_str();
         let channel = self.channel().await?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         let kind = ExchangeKind::Custom(CONSISTENT_HASH.to_owned());
@@ -197,25 +240,31 @@ impl Hub {
                 Ok(())
             }
             Err(error) if is_missing(&error) => {
+                let look = Look::of(self, cause, vec![Thing::Exchange(name)]);
+                look.expect(bindings);
                 let connection = connect(self.address(), "drover-operator").await;
                 let connection =
                     connection.map_err(|e| Problem::new(e.reason.as_str(), format!("hub: {}", e.message)))?;
                 let own = connection.create_channel().await.map_err(|e| lost(&e))?;
                 let made = own.exchange_declare(short(name)?, kind, options, FieldTable::default()).await;
-                made.map_err(|e| told(&e, &what, COMMAND_INVALID, no_plugin))?;
+                let made = made.map_err(|e| told(&e, &what, COMMAND_INVALID, no_plugin));
+                look.declared(Thing::Exchange(name), made)?;
                 let _ = connection.close(200, "done".into()).await;
                 Ok(())
             }
-            Err(error) => Err(told(&error, &what, NOT_FOUND, |_| lost(&error))),
+            Err(error) => Err(refused(&error, &what)),
         }
     }
 
-    async fn unbind_exchange(&self, to: &str, binding: &Binding) -> Result<(), Problem> {
+    async fn unbind_exchange(&self, binding: &Bind, cause: &Cause) -> Result<(), Problem> {
         let channel = self.channel().await?;
         let options = ExchangeUnbindOptions::default();
-        let (to, from, key) = (short(to)?, short(&binding.exchange)?, short(&binding.routing_key)?);
-        let gone = channel.exchange_unbind(to, from, key, options, FieldTable::default()).await;
-        gone.or_else(|e| if is_missing(&e) { Ok(()) } else { Err(lost(&e)) })?;
+        let (to, from, key) = (short(&binding.queue)?, short(&binding.exchange)?, short(&binding.routing_key)?);
+        match channel.exchange_unbind(to, from, key, options, FieldTable::default()).await {
+            Ok(()) => unbound(self, cause, binding),
+            Err(error) if is_missing(&error) => return Ok(()),
+            Err(error) => return Err(lost(&error)),
+        }
         done(&channel).await;
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 
 use super::{pool::Hub, topology::Topology};
-use crate::{context::now, problem::Problem};
+use crate::{audit::Cause, context::now, problem::Problem};
 
 /// A topology seen less than this long ago is still there: twice the time between two looks when all is well.
 const FRESH: Duration = Duration::from_secs(30);
@@ -44,17 +44,18 @@ impl Topologies {
     /// Makes sure of a topology, and counts the dead letters; where it is `pressing`, what was seen a moment ago is enough.
     pub(crate) async fn ensure(
         &self,
-        owner: &str,
+        cause: &Cause,
         hub: &Hub,
         topology: &Topology,
         pressing: bool,
     ) -> Result<Dead, Problem> {
+        let owner = cause.uid();
         let what = format!("{} {topology:?}", hub.name());
         let before = self.lock().get(owner).filter(|seen| seen.what == what).cloned();
         if let Some(seen) = before.as_ref().filter(|seen| pressing && now().1.duration_since(seen.at) < FRESH) {
             return Ok(seen.dead);
         }
-        let count = match hub.ensure(topology).await {
+        let count = match hub.ensure(topology, cause).await {
             Ok(count) => count,
             Err(problem) => {
                 self.lock().remove(owner);

@@ -7,6 +7,8 @@ use drover_crds::{
     resolved::{Pipeline, SUSPECT_STEPS, delay_key, delay_queue, suspects_key, suspects_queue},
 };
 
+use super::look::Thing;
+
 /// Deliveries after which the broker itself dead-letters a message: a backstop, far above what lost workers and restarts cost an
 /// innocent one.
 const DELIVERY_LIMIT: i64 = 1_000;
@@ -27,6 +29,8 @@ pub struct Topology {
     pub exchanges: Vec<String>,
     /// Bindings to make.
     pub bindings: Vec<Bind>,
+    /// Those of them that are asked for the first time.
+    pub asked: Vec<Bind>,
     /// Bindings to remove: they were asked for once, and are no longer.
     pub stale: Vec<Bind>,
     /// The dead-letter queue, one of `queues`.
@@ -52,7 +56,7 @@ pub enum Arg {
 }
 
 /// A binding.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bind {
     /// To which queue.
     pub queue: String,
@@ -93,6 +97,7 @@ impl Topology {
             adopted,
             exchanges: pipeline.sink.hub.iter().map(|h| h.exchange.clone()).collect(),
             bindings,
+            asked: Vec::new(),
             stale: Vec::new(),
             dead: pipeline.dead_letter_queue.clone(),
         };
@@ -115,18 +120,25 @@ impl Topology {
         self
     }
 
-    /// Also removes those of the bindings made `before` that are no longer asked for.
+    /// Also removes those of the bindings made `before` that are no longer asked for, and knows which are asked for since.
     #[must_use]
     pub fn instead_of(mut self, pipeline: &Pipeline, before: &[Binding]) -> Self {
+        let of = |b: &Binding| Bind {
+            queue: pipeline.queue.clone(),
+            exchange: b.exchange.clone(),
+            routing_key: b.routing_key.clone(),
+        };
         let gone = before.iter().filter(|b| !pipeline.adopt && !pipeline.bindings.contains(b));
-        self.stale = gone
-            .map(|b| Bind {
-                queue: pipeline.queue.clone(),
-                exchange: b.exchange.clone(),
-                routing_key: b.routing_key.clone(),
-            })
-            .collect();
+        self.stale = gone.map(of).collect();
+        let new = pipeline.bindings.iter().filter(|b| !pipeline.adopt && !before.contains(b));
+        self.asked = new.map(of).collect();
         self
+    }
+
+    /// All that it declares and that may be missing.
+    pub(super) fn things(&self) -> Vec<Thing<'_>> {
+        let queues = self.queues.iter().map(|q| Thing::Queue(&q.name));
+        std::iter::once(Thing::Exchange(&self.exchange)).chain(queues).collect()
     }
 }
 

@@ -13,8 +13,12 @@ use kube_runtime::events::{Event, EventType};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::plan::{self, Doomed, Mark, Notice, Plan};
+use super::{
+    effects,
+    plan::{self, Doomed, Mark, Notice, Plan},
+};
 use crate::{
+    audit::{Cause, Effect, Outcome, Verb, refusal},
     context::{Context, now},
     drift::Repair,
     names::MANAGER,
@@ -75,21 +79,25 @@ impl Error {
 /// The first write that fails; the rest is planned anew.
 pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
-    mark(ctx, &namespace, &plan.marks).await;
-    if let Some(status) = plan.status.as_ref().filter(|_| plan.status_first) {
-        write_status(ctx, object, status).await?;
+    let request = Some(plan.answers.join(", ")).filter(|ids| !ids.is_empty());
+    let cause = Cause::of(object, "").asked(request.as_deref());
+    mark(ctx, &namespace, &plan.marks, &cause).await;
+    if plan.status_first {
+        answer(ctx, object, plan, &cause).await?;
     }
     for (wanted, repair) in &plan.writes {
-        write(ctx, &namespace, wanted, *repair).await?;
+        let why = plan.why(wanted.describe(), effects::done(*repair));
+        write(ctx, &namespace, wanted, *repair, &cause.because(why)).await?;
     }
-    if let Some(status) = plan.status.as_ref().filter(|_| !plan.status_first) {
-        write_status(ctx, object, status).await?;
+    if !plan.status_first {
+        answer(ctx, object, plan, &cause).await?;
     }
     if let Some(order) = &plan.redrive {
         redrive::start(ctx, object, order.clone());
     }
     for doomed in &plan.deletes {
-        delete(ctx, &namespace, doomed).await?;
+        let why = plan.why(doomed.describe(), &effects::why(doomed));
+        delete(ctx, &namespace, doomed, &cause.because(why)).await?;
     }
     for notice in &plan.events {
         tell(ctx, object, notice).await;
@@ -97,44 +105,75 @@ pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Re
     Ok(())
 }
 
+/// Writes the status, where it says something new. With it, requests are answered.
+async fn answer<K: Object>(ctx: &Context, object: &K, plan: &Plan, cause: &Cause) -> Result<(), Error> {
+    if let Some(status) = &plan.status {
+        write_status(ctx, object, status).await?;
+    }
+    for id in &plan.answers {
+        let asked = cause.because("a person asked by annotation").asked(Some(id));
+        asked.done(Verb::Answer, K::NAME, &object.name_any());
+    }
+    Ok(())
+}
+
 /// Marks pods. One that cannot be told of is no worse off than without: what a busy one holds is returned when it ends.
-async fn mark(ctx: &Context, namespace: &str, marks: &[Mark]) {
+async fn mark(ctx: &Context, namespace: &str, marks: &[Mark], cause: &Cause) {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-    let patches: Vec<_> = marks.iter().map(|mark| patch(api.clone(), mark.clone())).collect();
+    let patches: Vec<_> = marks.iter().map(|mark| patch(api.clone(), mark.clone(), cause)).collect();
     stream::iter(patches).for_each_concurrent(AT_ONCE, |patch| patch).await;
     for _ in marks {
         ctx.metrics.wrote("Pod", "patch");
     }
 }
 
-async fn patch(api: Api<Pod>, Mark { pod, annotation, value }: Mark) {
+async fn patch(api: Api<Pod>, Mark { pod, annotation, value }: Mark, cause: &Cause) {
     let patch = json!({ "metadata": { "annotations": { annotation: value } } });
-    if let Err(error) = api.patch_metadata(&pod, &PatchParams::default(), &Patch::Merge(patch)).await {
+    let patched = api.patch_metadata(&pod, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop);
+    told(&cause.because(annotation), &Effect::new(Verb::Annotate, "Pod", &pod), &patched);
+    if let Err(error) = patched {
         tracing::debug!(%error, pod, annotation, "a mark could not be written");
     }
 }
 
-async fn write(ctx: &Context, namespace: &str, wanted: &plan::Object, repair: Repair) -> Result<(), Error> {
+/// The line of a write to the API server.
+fn told(cause: &Cause, effect: &Effect<'_>, result: &Result<(), kube::Error>) {
+    cause.tell(effect, result.as_ref().map_or_else(|e| Outcome::Failed(refusal(e)), |()| Outcome::Done));
+}
+
+async fn write(
+    ctx: &Context,
+    namespace: &str,
+    wanted: &plan::Object,
+    repair: Repair,
+    cause: &Cause,
+) -> Result<(), Error> {
     let (kind, name) = wanted.describe();
     let verb = match repair {
-        Repair::Create => "create",
-        Repair::Apply => "apply",
-        Repair::Replace => "replace",
+        Repair::Create => Verb::Create,
+        Repair::Apply => Verb::Apply,
+        Repair::Replace => Verb::Replace,
     };
-    ctx.metrics.wrote(kind, verb);
+    ctx.metrics.wrote(kind, verb.as_str());
     let client = &ctx.client;
-    match wanted {
+    let written = match wanted {
         plan::Object::ServiceAccount(o) => put(client, namespace, o, repair).await,
         plan::Object::NetworkPolicy(o) => put(client, namespace, o, repair).await,
         plan::Object::DisruptionBudget(o) => put(client, namespace, o, repair).await,
         plan::Object::ConfigMap(o) => put(client, namespace, o, repair).await,
         plan::Object::Deployment(o) => put(client, namespace, &**o, repair).await,
+    };
+    let version = written.as_ref().ok().cloned().flatten();
+    let written = written.map(drop);
+    // From a cache that is behind, the same is written twice: the second time nothing is changed.
+    if written.is_err() || ctx.journal.is_news(cause.uid(), format!("{kind} {name}"), version) {
+        told(cause, &Effect { revision: wanted.revision(), ..Effect::new(verb, kind, name) }, &written);
     }
-    .map_err(|source| Error::Write { kind, name: name.to_owned(), source })
+    written.map_err(|source| Error::Write { kind, name: name.to_owned(), source })
 }
 
-/// Applies as the one field manager; only what somebody else added needs a replacement to go.
-async fn put<K>(client: &Client, namespace: &str, wanted: &K, repair: Repair) -> Result<(), kube::Error>
+/// Applies as the one field manager; only what somebody else added needs a replacement to go. Gives the version that is there now.
+async fn put<K>(client: &Client, namespace: &str, wanted: &K, repair: Repair) -> Result<Option<String>, kube::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
 {
@@ -145,8 +184,8 @@ where
         api.replace(&name, &params, wanted).await?;
     }
     // The fields are ours from here on, also where a replacement has just written them.
-    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(wanted)).await?;
-    Ok(())
+    let written = api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(wanted)).await?;
+    Ok(written.resource_version())
 }
 
 pub(crate) async fn write_status<K: Object>(ctx: &Context, object: &K, status: &Status) -> Result<(), Error> {
@@ -166,7 +205,7 @@ pub(crate) async fn write_status<K: Object>(ctx: &Context, object: &K, status: &
     Ok(())
 }
 
-async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), Error> {
+async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed, cause: &Cause) -> Result<(), Error> {
     use k8s_openapi::api::{
         apps::v1::Deployment,
         core::v1::{ConfigMap, Pod},
@@ -174,30 +213,31 @@ async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed) -> Result<(), E
     let client = ctx.client.clone();
     // In the foreground: the Deployment is seen until its pods have drained.
     let foreground = DeleteParams::foreground();
-    let (kind, name, result) = match doomed {
-        Doomed::Deployment(name) => (
-            "Deployment",
-            name,
-            Api::<Deployment>::namespaced(client, namespace).delete(name, &foreground).await.map(|_| ()),
-        ),
+    let (kind, name) = doomed.describe();
+    let result = match doomed {
+        Doomed::Deployment(name) => {
+            Api::<Deployment>::namespaced(client, namespace).delete(name, &foreground).await.map(drop)
+        }
         Doomed::ConfigMap(name) => {
             let api = Api::<ConfigMap>::namespaced(client, namespace);
-            ("ConfigMap", name, api.delete(name, &DeleteParams::default()).await.map(|_| ()))
+            api.delete(name, &DeleteParams::default()).await.map(drop)
         }
         Doomed::PodNow(name) => {
             let api = Api::<Pod>::namespaced(client, namespace);
-            ("Pod", name, api.delete(name, &DeleteParams::default().grace_period(0)).await.map(|_| ()))
+            api.delete(name, &DeleteParams::default().grace_period(0)).await.map(drop)
         }
         Doomed::Pod(name) => {
             let api = Api::<Pod>::namespaced(client, namespace);
-            ("Pod", name, api.delete(name, &DeleteParams::default()).await.map(|_| ()))
+            api.delete(name, &DeleteParams::default()).await.map(drop)
         }
     };
-    ctx.metrics.wrote(kind, "delete");
-    match result {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        other => other.map_err(|e| Error::Delete(format!("{kind} {name}"), e)),
+    ctx.metrics.wrote(kind, Verb::Delete.as_str());
+    if matches!(&result, Err(kube::Error::Api(status)) if status.is_not_found()) {
+        return Ok(());
     }
+    told(cause, &Effect::new(Verb::Delete, kind, name), &result);
+    ctx.journal.ended(cause.uid(), &format!("{kind} {name}"));
+    result.map_err(|e| Error::Delete(format!("{kind} {name}"), e))
 }
 
 /// An Event that cannot be published is not worth a failed reconcile.

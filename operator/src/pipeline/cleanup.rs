@@ -11,9 +11,12 @@ use kube_runtime::controller::Action;
 
 use super::{act::tell, cutover, observe, plan::Notice, snapshot::Snapshot};
 use crate::{
+    audit::Cause,
     context::{Caches, Context, now},
+    ending::end_users,
     hub::{self, Emptied, Hub, Topology},
     metrics::ObjectLabels,
+    minted::Role,
     problem::Problem,
     reconcile::{Error, deleted_for, wait},
 };
@@ -65,6 +68,9 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
         }
         Outcome::Failed(problem) => (true, format!("queues stay as they are: {}", problem.message)),
     };
+    if let Err(problem) = end_users(ctx, &*object, &object.spec.hub, &seen.owned, age, &Role::OF_PIPELINE).await {
+        return Err(wait(ctx, &*seen.object, seen.old_status(), &problem.message).await);
+    }
     let reason = if warning { "QueuesLeft" } else { "Deleted" };
     tell(ctx, &*object, &Notice { warning, reason: reason.to_owned(), action: "Delete", note }).await;
     forget(ctx, &object);
@@ -75,12 +81,14 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
 pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     let uid = object.uid().unwrap_or_default();
     ctx.written.forget(&uid);
+    ctx.journal.forget(&uid);
     ctx.stores.forget(&uid);
     ctx.scales.forget(&uid);
     ctx.ledgers.forget(&uid);
     ctx.turns.forget(&uid);
     ctx.redrives.forget(&uid);
     ctx.topologies.forget(&uid);
+    ctx.minted.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
 }
 
@@ -93,20 +101,27 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     let namespace = seen.object.namespace().unwrap_or_default();
     let data = ctx.secrets.get(&ctx.client, &namespace, &pipeline.hub.name, instant).await?;
     let hub = ctx.hubs.at(&ctx.config.allowed_hosts.hub(&pipeline.hub, &data)?, instant);
+    let cause = Cause::of(&*seen.object, format!("deletionPolicy {:?}", pipeline.deletion_policy));
     if let Some(mirror) = cutover::state(seen).mirror {
-        hub.remove_mirror(&mirror).await?;
+        hub.remove_mirror(&mirror, &cause).await?;
     }
     let topology = Topology::of(pipeline).with_suspects(pipeline);
     if pipeline.deletion_policy == DeletionPolicy::Delete {
-        hub::delete_all(&hub, &topology).await?;
+        hub::delete_all(&hub, &topology, &cause).await?;
         return done("deletionPolicy Delete: queues are deleted with what was in them");
     }
-    drain(ctx, seen, &hub, &topology).await
+    drain(ctx, seen, &hub, &topology, &cause).await
 }
 
 /// First nothing new comes; then nothing waits; then no worker holds anything; only then is the queue asked for the last time.
-async fn drain(ctx: &Context, seen: &Snapshot, hub: &Hub, topology: &Topology) -> Result<Outcome, Problem> {
-    hub::unbind(hub, topology).await?;
+async fn drain(
+    ctx: &Context,
+    seen: &Snapshot,
+    hub: &Hub,
+    topology: &Topology,
+    cause: &Cause,
+) -> Result<Outcome, Problem> {
+    hub::unbind(hub, topology, cause).await?;
     if !hub::sources_empty(hub, topology).await? {
         let workers = seen.owned.deployments.iter().any(|d| d.spec.as_ref().is_some_and(|s| s.replicas != Some(0)));
         let stuck = "no workers run that could drain the source: its queue stays, unbound";
@@ -116,7 +131,7 @@ async fn drain(ctx: &Context, seen: &Snapshot, hub: &Hub, topology: &Topology) -
     if !observe::all_idle(ctx, &seen.owned.pods).await {
         return Ok(Outcome::Draining);
     }
-    Ok(match hub::delete_when_empty(hub, topology).await? {
+    Ok(match hub::delete_when_empty(hub, topology, cause).await? {
         Emptied::Gone => {
             Outcome::Done("deletionPolicy DrainThenDelete: the source was empty and is deleted".to_owned())
         }

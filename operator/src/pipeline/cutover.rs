@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drover_crds::{
-    api::{Cause, LONGEST_REQUEST, Proof, RolloutPhase, RolloutStatus, Tally},
+    api::{Cause, Proof, RolloutPhase, RolloutStatus, Tally},
     resolved::{HANDLER_TIMEOUT_SECONDS, HTTP_TIMEOUT_SECONDS, Pipeline, mirror_queue},
 };
 use drover_worker::status::WorkerStatus;
@@ -12,7 +12,8 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use super::{pods, render::Revision, size, snapshot::Snapshot};
 use crate::{
     names,
-    rollout::{Command, Facts, Knowledge, Live, Of, Reading, Side, Sizes, Wanted, is_on_source, sizes},
+    rollout::{Command, Facts, Knowledge, Live, Of, Reading, Side, Sizes, Wanted, is_on_source, request, sizes},
+    scaling::Batches,
     workers::is_running,
 };
 
@@ -99,24 +100,14 @@ fn asked_for(seen: &Snapshot, pipeline: &Pipeline, state: &RolloutStatus, wanted
 /// Requests that were not answered yet.
 fn requests(seen: &Snapshot) -> Vec<(Command, String)> {
     let handled = seen.old_status().handled_requests;
-    let asked = Command::ALL.into_iter().filter_map(|c| Some((c, annotation(seen, c.annotation())?)));
+    let asked = Command::ALL.into_iter().filter_map(|c| Some((c, request(&*seen.object, c.annotation())?)));
     asked.filter(|(_, id)| !handled.contains(id)).collect()
 }
 
 /// Ids that annotations carry.
 pub(super) fn asked(seen: &Snapshot) -> Vec<String> {
     let all = Command::ALL.into_iter().map(Command::annotation).chain([names::REDRIVE]);
-    all.filter_map(|name| annotation(seen, name)).collect()
-}
-
-fn annotation(seen: &Snapshot, name: &str) -> Option<String> {
-    seen.object
-        .metadata
-        .annotations
-        .as_ref()?
-        .get(name)
-        .filter(|id| !id.is_empty() && id.chars().count() <= LONGEST_REQUEST)
-        .cloned()
+    all.filter_map(|name| request(&*seen.object, name)).collect()
 }
 
 /// What is known of the new revision on its mirror.
@@ -146,7 +137,7 @@ fn new(seen: &Snapshot, state: &RolloutStatus, sizes: Sizes) -> Side {
     let enough = if state.phase == RolloutPhase::Verifying { size.min(1) } else { size };
     let consumes = usable.is_some_and(|d| pods::consume(d, &seen.owned.pods, name, enough));
     let hindrance = usable.filter(|_| !consumes).and_then(|d| pods::hindrance(d, &seen.owned.pods, name));
-    Side { exists, consumes, hindrance, ..at_work(seen, names::REVISION, name) }
+    Side { exists, consumes, hindrance, pace: seen.pace, ..at_work(seen, names::REVISION, name) }
 }
 
 /// What workers have in hand, and why one waits.
@@ -198,7 +189,13 @@ pub(super) fn knowledge(seen: &Snapshot, at: f64) -> Knowledge {
 fn read(seen: &Snapshot, pods: &[Arc<Pod>], of: Of) -> Vec<Reading> {
     let readings = pods.iter().filter_map(|pod| {
         let (name, status) = (pod.metadata.name.clone()?, seen.said(pod)?);
-        Some(Reading { pod: name, of, started: status.started_seconds, tally: tally(status) })
+        Some(Reading {
+            pod: name,
+            of,
+            started: status.started_seconds,
+            tally: tally(status),
+            batches: status.batches.map(Batches::from),
+        })
     });
     readings.collect()
 }

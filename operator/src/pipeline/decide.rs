@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::{Resource as _, ResourceExt as _};
 
 use super::{
-    cutover, network,
+    cutover, effects, network,
     plan::{Doomed, Mark, Notice, Object, Plan},
     pods,
     render::{Revision, Subject},
@@ -39,8 +39,9 @@ const JUDGING: Duration = Duration::from_secs(2);
 /// Decides.
 pub(super) fn decide(seen: &Snapshot) -> Plan {
     if hosts::is_refused(&seen.admitted) {
-        let writes = size::stopped(&seen.owned);
-        return finish(seen, &Rollout::unknown(seen), Plan { writes, ..Plan::default() });
+        let mut plan = Plan { writes: size::stopped(&seen.owned), ..Plan::default() };
+        effects::tell_writes(&mut plan, |_, _| None);
+        return finish(seen, &Rollout::unknown(seen), plan);
     }
     let (Ok(pipeline), Some(secrets)) = (&seen.admitted, &seen.secrets) else {
         // Refused as it is written, or a secret is missing: what runs goes on as it is.
@@ -72,13 +73,13 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
     plan.writes.extend(older(seen, &subject, &state, &wanted, sizes.active));
     plan.marks = plan.writes.iter().filter_map(|(object, _)| shrinks(seen, object)).flatten().collect();
     plan.marks.extend(pods::last_exits(&seen.owned.pods));
-    plan.events = plan.writes.iter().filter_map(|(object, repair)| repaired(seen, object, *repair)).collect();
+    effects::tell_writes(&mut plan, |object, repair| repaired(seen, object, repair));
     plan.events.extend(facts.requests.iter().map(|(command, id)| answered(*command, id, &state)));
     plan.deletes = obsolete(seen, &rollout);
     plan.deletes.extend(pods::backed_off(&seen.owned.pods).into_iter().map(Doomed::Pod));
-    plan.events.extend(plan.deletes.iter().filter_map(removed));
-    let answers: Vec<String> = facts.requests.iter().map(|(_, id)| id.clone()).collect();
-    let answers = rollout::remember(&seen.old_status().handled_requests, &answers, &cutover::asked(seen));
+    effects::tell_deletes(&mut plan, removed);
+    plan.answers = facts.requests.iter().map(|(_, id)| id.clone()).collect();
+    let answers = rollout::remember(&seen.old_status().handled_requests, &plan.answers, &cutover::asked(seen));
     finish(seen, &Rollout { answers: Some(answers), ..rollout }, plan)
 }
 
@@ -364,6 +365,7 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     status.redrive = redriven.status;
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |p| p.scaling.mode);
     plan.events.extend(report::notices(&old, &status, mode));
+    effects::tell_hub(&mut plan, &seen.made);
     let calm = (report::is_ready(&status) || rollout.is_aborted())
         && rollout.settled()
         && !rollout.moves()

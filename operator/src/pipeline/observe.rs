@@ -22,17 +22,19 @@ use super::{
     suspects,
 };
 use crate::{
+    audit::Cause,
     claims::{self, Claim},
     context::{Caches, Context, now},
-    hosts,
+    hosts::{self, AllowedHosts},
     hub::{Hub, Topology},
     metrics::ObjectLabels,
+    minted::{self, Found, ManagementAddress, Order, Role},
     names,
     problem::{External, Problem},
     rollout::{self, Mirror},
     scales::Subject,
     scaling::Decision,
-    secrets::Data,
+    secrets::{Data, without_user},
     store::Trust,
     workers::reachable,
 };
@@ -44,7 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a pipeline's secrets lead to.
 struct Addresses {
-    hub: Result<(HubAddress, String), Problem>,
+    hub: HubFound,
+    management: ManagementFound,
     store: Option<Result<(StoreAddress, String), Problem>>,
 }
 
@@ -54,7 +57,8 @@ impl Addresses {
         let server =
             pipeline.sink.http.as_ref().map(|http| ctx.config.allowed_hosts.server("sink.http.url", &http.url));
         let of_store = || self.store.as_ref().and_then(hosts::refusal);
-        hosts::refusal(&self.hub).or_else(of_store).or_else(|| server.and_then(Result::err))
+        let of_management = || self.management.as_ref().and_then(hosts::refusal);
+        hosts::refusal(&self.hub).or_else(of_management).or_else(of_store).or_else(|| server.and_then(Result::err))
     }
 }
 
@@ -65,11 +69,13 @@ pub(super) async fn observe(ctx: &Context, caches: &Caches, object: Arc<IngestPi
     let hub = outside(ctx, &mut seen, now().1).await;
     if let Some(hub) = &hub {
         seen.scale = sampled(ctx, caches, &seen, hub);
-        seen.mirror = mirror(&seen, hub).await;
+        seen.mirror = mirror(ctx, &seen, hub).await;
     }
     let at = ctx.scales.seconds(now().1);
     let uid = seen.object.uid().unwrap_or_default();
+    seen.made = ctx.journal.take(&uid);
     seen.evidence = ctx.ledgers.take(&uid, &cutover::state(&seen), &cutover::knowledge(&seen, at));
+    seen.pace = ctx.ledgers.pace(&uid);
     seen
 }
 
@@ -88,11 +94,12 @@ fn sampled(ctx: &Context, caches: &Caches, seen: &Snapshot, hub: &Arc<Hub>) -> O
 }
 
 /// Makes the mirror that the status names, or removes one that is not needed any more.
-async fn mirror(seen: &Snapshot, hub: &Hub) -> Mirror {
+async fn mirror(ctx: &Context, seen: &Snapshot, hub: &Hub) -> Mirror {
     let state = cutover::state(seen);
     let (Some(name), Ok(pipeline)) = (&state.mirror, &seen.admitted) else { return Mirror::Unknown };
+    let cause = Cause::of(&*seen.object, "a revision is tried on copies").noted(&ctx.journal);
     if state.phase == RolloutPhase::Previewing {
-        let made = tokio::time::timeout(PATIENCE, hub.mirror(name, &pipeline.bindings)).await;
+        let made = tokio::time::timeout(PATIENCE, hub.mirror(name, &pipeline.bindings, &cause)).await;
         return match made {
             Ok(Ok(())) => Mirror::Declared,
             Ok(Err(problem)) if passes(&problem.reason) => Mirror::Unknown,
@@ -100,7 +107,8 @@ async fn mirror(seen: &Snapshot, hub: &Hub) -> Mirror {
             Err(_) => Mirror::Unknown,
         };
     }
-    match tokio::time::timeout(PATIENCE, hub.remove_mirror(name)).await {
+    let cause = cause.because("no revision is tried on copies any more");
+    match tokio::time::timeout(PATIENCE, hub.remove_mirror(name, &cause)).await {
         Ok(Ok(())) => Mirror::Gone,
         _ => Mirror::Unknown,
     }
@@ -127,11 +135,13 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         hub: External::Unseen,
         store: External::Unseen,
         owned,
+        made: Vec::new(),
         suspects: None,
         workers: Vec::new(),
         scale: ctx.scales.decision(&uid),
         mirror: Mirror::default(),
         evidence: None,
+        pace: None,
         turn,
         redrive: ctx.redrives.progress(&uid),
         install: Install {
@@ -167,6 +177,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
         seen.admitted = Err(problem);
         return None;
     }
+    let users = users_of(ctx, seen, &pipeline, (&hub.0, found.management.as_ref()), instant).await;
     let store = match found.store.transpose() {
         Ok(store) => store,
         Err(problem) => {
@@ -181,11 +192,14 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
             String::new()
         }
     };
-    if matches!(seen.store, External::Unseen) {
+    let known = users.as_ref().is_none_or(|users| users.keys.contains_key(&Role::Worker));
+    if matches!(seen.store, External::Unseen) && known {
+        let print = users.as_ref().and_then(|users| users.keys.get(&Role::Worker)).map_or("", |key| &key.print);
         let table = store.as_ref().map_or("", |s| &s.1);
         let web = pipeline.sink.http.as_ref().and_then(|http| web_port(&http.url));
         seen.secrets = Some(Secrets {
-            digest: digest(format!("{}{table}{server}", hub.1).as_bytes(), DIGEST),
+            digest: digest(format!("{}{table}{server}{print}", hub.1).as_bytes(), DIGEST),
+            minted: users.clone(),
             hub_port: hub.0.identity().map_or(5672, |i| i.port),
             sink_port: store.as_ref().map(|s| s.0.identity().port).or(web),
         });
@@ -195,8 +209,9 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
     // Replicas that are to be changed wait for nothing that was looked at a moment ago.
     let pressing = ctx.scales.is_pressing(&owner);
     let shared = ctx.hubs.at(&hub.0, instant);
+    let cause = Cause::of(&*seen.object, "the object needs it and it was missing").noted(&ctx.journal);
     let queues = async {
-        let found = ctx.topologies.ensure(&owner, &shared, &topology, pressing).await;
+        let found = ctx.topologies.ensure(&cause, &shared, &topology, pressing).await;
         if found.as_ref().is_err_and(|p| refused(&p.reason)) {
             ctx.secrets.forget(&namespace, &pipeline.hub.name);
         }
@@ -228,12 +243,51 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
     match queues {
         // What the spec asks for cannot be: that is told where the spec is judged.
         External::Problem(problem) if problem.reason == "NeedsManagementApi" => seen.admitted = Err(problem),
-        queues => seen.hub = queues,
+        queues => seen.hub = with_users(queues, users),
     }
     if let Some(table) = table {
         seen.store = table;
     }
     Some(shared)
+}
+
+/// Makes sure of the users of a pipeline, where they are made.
+async fn users_of(
+    ctx: &Context,
+    seen: &Snapshot,
+    pipeline: &Pipeline,
+    (hub, management): (&HubAddress, Option<&Result<ManagementAddress, Problem>>),
+    instant: Instant,
+) -> Option<Found> {
+    let (management, days) = (management?, pipeline.rotate_days?);
+    let roles = minted::of_pipeline(pipeline, &minted::exchanges(&seen.owned));
+    let order = minted::order(&*seen.object, &seen.owned, names::labels(seen.name()), roles, days);
+    Some(users(ctx, &*seen.object, &order, hub, management, instant).await)
+}
+
+/// Makes sure of the users of an object.
+pub(crate) async fn users<K: Resource<DynamicType = ()>>(
+    ctx: &Context,
+    object: &K,
+    order: &Order,
+    hub: &HubAddress,
+    management: &Result<ManagementAddress, Problem>,
+    instant: Instant,
+) -> Found {
+    let cause = Cause::of(object, "hub.credentials: Minted").noted(&ctx.journal);
+    let look = minted::Look { client: &ctx.client, metrics: &ctx.metrics, order, hub, cause: &cause, now: now().0 };
+    match management {
+        Ok(address) => ctx.minted.ensure(&look, address, instant).await,
+        Err(problem) => Found { problem: Some(problem.clone()), ..look.blind().await },
+    }
+}
+
+/// A hub where users are missing, or are not known to be there, is not ready.
+pub(crate) fn with_users<T>(hub: External<T>, users: Option<Found>) -> External<T> {
+    match (hub, users.and_then(|users| users.problem)) {
+        (External::Fine(_), Some(problem)) => External::Problem(problem),
+        (hub, _) => hub,
+    }
 }
 
 /// What a new secret may mend.
@@ -248,6 +302,8 @@ pub(crate) fn refused(reason: &str) -> bool {
         "Timeout",
         "InvalidUri",
         "TlsRequired",
+        "ManagementRefused",
+        "ManagementUnreachable",
     ]
     .contains(&reason)
         || reason.starts_with("Certificate")
@@ -258,11 +314,11 @@ async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant:
     let allowed = &ctx.config.allowed_hosts;
     // What is wrong in a secret is read again, not remembered.
     let wrong = |secret: &SecretRef| ctx.secrets.forget(namespace, &secret.name);
-    let hub = match read(&pipeline.hub).await {
-        Ok(data) => allowed.hub(&pipeline.hub, &data).map(|a| (a, fingerprint(&pipeline.hub, &data))),
-        Err(problem) => Err(problem),
+    let (hub, management) = match read(&pipeline.hub).await {
+        Ok(data) => hub_and_management(allowed, &pipeline.hub, &data, pipeline.rotate_days.is_some()),
+        Err(problem) => (Err(problem), None),
     };
-    if hub.is_err() {
+    if hub.is_err() || management.as_ref().is_some_and(Result::is_err) {
         wrong(&pipeline.hub);
     }
     let store = match &pipeline.sink.postgres {
@@ -275,7 +331,31 @@ async fn addresses(ctx: &Context, namespace: &str, pipeline: &Pipeline, instant:
     if let (Some(Err(_)), Some(sink)) = (&store, &pipeline.sink.postgres) {
         wrong(&sink.secret_ref);
     }
-    Addresses { hub, store }
+    Addresses { hub, management, store }
+}
+
+/// A hub with what changes when workers read something else of its secret.
+pub(crate) type HubFound = Result<(HubAddress, String), Problem>;
+
+/// Where users are made, if they are.
+pub(crate) type ManagementFound = Option<Result<ManagementAddress, Problem>>;
+
+/// What a hub's secret leads to.
+pub(crate) fn hub_and_management(
+    allowed: &AllowedHosts,
+    secret: &SecretRef,
+    data: &Data,
+    minted: bool,
+) -> (HubFound, ManagementFound) {
+    let hub = match allowed.hub(secret, data) {
+        Ok(hub) => hub,
+        Err(problem) => return (Err(problem), None),
+    };
+    if !minted {
+        return (Ok((hub, fingerprint(secret, data))), None);
+    }
+    let management = allowed.management(secret, data, &hub);
+    (Ok((hub, fingerprint(secret, &without_user(secret, data)))), Some(management))
 }
 
 /// What changes with the secret of a sink that is a server; nothing where it has none.

@@ -1,6 +1,6 @@
 //! What is to be done, with nothing left to choose. Data only.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use drover_crds::api::Status;
 use k8s_openapi::api::{
@@ -30,6 +30,10 @@ pub(crate) struct Plan {
     pub deletes: Vec<Doomed>,
     /// What to tell people.
     pub events: Vec<Notice>,
+    /// Why things are written or deleted, by kind and name, where more is known than that they differ.
+    pub reasons: BTreeMap<(&'static str, String), String>,
+    /// Requests of people that are answered: what is done now is done for them.
+    pub answers: Vec<String>,
     /// When to look again if nothing happens.
     pub requeue: Duration,
 }
@@ -70,6 +74,17 @@ pub(crate) enum Doomed {
     Pod(String),
 }
 
+impl Doomed {
+    /// Kind and name.
+    pub(crate) fn describe(&self) -> (&'static str, &str) {
+        match self {
+            Self::Deployment(name) => ("Deployment", name),
+            Self::ConfigMap(name) => ("ConfigMap", name),
+            Self::PodNow(name) | Self::Pod(name) => ("Pod", name),
+        }
+    }
+}
+
 /// An Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Notice {
@@ -81,6 +96,18 @@ pub(crate) struct Notice {
     pub action: &'static str,
     /// One line.
     pub note: String,
+}
+
+impl Plan {
+    /// Tells why something is written or deleted.
+    pub(crate) fn because(&mut self, (kind, name): (&'static str, &str), why: &str) {
+        self.reasons.insert((kind, name.to_owned()), why.to_owned());
+    }
+
+    /// What was said of it; `usual` if nothing.
+    pub(crate) fn why(&self, (kind, name): (&'static str, &str), usual: &str) -> String {
+        self.reasons.get(&(kind, name.to_owned())).cloned().unwrap_or_else(|| usual.to_owned())
+    }
 }
 
 impl Object {

@@ -20,7 +20,7 @@ impl Kind for IngestPipeline {
     }
 
     fn is_retained(&self) -> bool {
-        self.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain
+        self.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain && !self.spec.hub.is_minted()
     }
 
     async fn apply(ctx: &Context, caches: &Caches, object: Arc<Self>) -> Result<Action, Error> {

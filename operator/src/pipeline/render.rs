@@ -21,6 +21,7 @@ use super::{
     snapshot::{Install, Secrets},
 };
 use crate::{
+    minted::{KeyRef, Role},
     names,
     template::{self, of_field, of_secret},
 };
@@ -152,12 +153,20 @@ impl Subject<'_> {
         let of_pods = template.metadata.get_or_insert_default().labels.get_or_insert_default();
         of_pods.remove(names::REVISION);
         of_pods.extend(labels.clone());
+        if let Some(mirror) = self.user(Role::Mirror) {
+            connect_as(&mut template, &template::hub_uri(var::HUB_URI, &self.pipeline.hub, Some(mirror)));
+        }
         set(&mut template, &[(var::PREVIEW, "true".to_owned()), (var::PREVIEW_PERCENT, percent.to_string())]);
         Deployment {
             metadata: self.meta(&names::of_preview(self.name, &revision.name), labels),
             spec: Some(template::deployment(replicas, pods, template)),
             status: None,
         }
+    }
+
+    /// The user of the hub that is made for a role.
+    fn user(&self, role: Role) -> Option<&KeyRef> {
+        self.secrets.minted.as_ref()?.keys.get(&role)
     }
 
     /// What the workers do, as they read it.
@@ -215,7 +224,7 @@ impl Subject<'_> {
         let mut env = vec![
             of_field(var::POD, "metadata.name"),
             template::memory_limit(var::MEMORY_LIMIT_BYTES),
-            of_secret(var::HUB_URI, &p.hub, "uri", false),
+            template::hub_uri(var::HUB_URI, &p.hub, self.user(Role::Worker)),
             of_secret(var::HUB_CA, &p.hub, "ca.crt", true),
             of_secret(var::HUB_CERT, &p.hub, "tls.crt", true),
             of_secret(var::HUB_KEY, &p.hub, "tls.key", true),
@@ -244,6 +253,13 @@ impl Subject<'_> {
         env.extend(p.env.iter().cloned());
         env
     }
+}
+
+/// Has the worker be another user of the hub.
+fn connect_as(template: &mut PodTemplateSpec, uri: &EnvVar) {
+    let containers = template.spec.iter_mut().flat_map(|spec| &mut spec.containers);
+    let variables = containers.flat_map(|container| container.env.iter_mut().flatten());
+    variables.filter(|variable| variable.name == uri.name).for_each(|variable| variable.clone_from(uri));
 }
 
 /// Gives the worker more to read from its environment.

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     condition::find,
     finding::{Finding, accepted, both, summary, workers_unknown},
+    minted::Found,
     names,
     problem::{External, Problem},
     scaling::{self, Decision},
@@ -121,6 +122,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
             None => old.preview_revision.clone(),
         },
         rollout: rollout.state.clone().or_else(|| old.rollout.clone()),
+        promotion: None,
         handled_requests: rollout.answers.clone().unwrap_or_else(|| old.handled_requests.clone()),
         scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
@@ -205,11 +207,21 @@ pub(super) fn why(decision: &Decision) -> String {
 fn hub_ready(seen: &Snapshot) -> Finding {
     match &seen.hub {
         External::Fine(_) => {
-            Finding::new("HubReady", Some(true), "Connected", "queues, exchange and bindings are there")
+            let held_up = seen.secrets.as_ref().and_then(|secrets| held_up(secrets.minted.as_ref()?));
+            let message = format!("queues, exchange and bindings are there{}", held_up.unwrap_or_default());
+            Finding::new("HubReady", Some(true), "Connected", message)
         }
         External::Problem(problem) => Finding::bad("HubReady", problem),
         External::Unseen => Finding::new("HubReady", None, "NotChecked", "not looked at while the spec is refused"),
     }
+}
+
+/// That passwords are older than they should be, if they are.
+pub(crate) fn held_up(minted: &Found) -> Option<String> {
+    let users = minted.held_up.join(", ");
+    (!users.is_empty()).then(|| {
+        format!("; passwords are not renewed while something is told of, or connected as, the users before: {users}")
+    })
 }
 
 fn store_ready(seen: &Snapshot) -> Finding {

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// Length of a revision's name, in hexadecimal digits: 40 bits tell the few revisions of one pipeline apart.
-const DIGITS: usize = 10;
+pub(crate) const DIGITS: usize = 10;
 
 /// The name of a revision. The template must not carry the name yet.
 pub(crate) fn name(environment: &BTreeMap<String, String>, template: &PodTemplateSpec) -> String {

@@ -87,7 +87,7 @@ pub(crate) fn resized(live: &Deployment, replicas: i32) -> Deployment {
 
 /// Everything that runs, at zero.
 pub(crate) fn stopped(owned: &Owned) -> Vec<(Object, Repair)> {
-    let all = owned.deployments.iter().chain(&owned.suspects);
+    let all = owned.deployments.iter().chain(&owned.previews).chain(&owned.suspects);
     let runs = all.filter(|d| d.metadata.deletion_timestamp.is_none() && asked(d) != 0);
     runs.map(|d| (Object::Deployment(Box::new(resized(d, 0))), Repair::Apply)).collect()
 }

@@ -18,6 +18,7 @@ use k8s_openapi::{
 };
 
 use crate::{
+    minted::Found,
     problem::{External, Problem},
     redrive::Progress,
     rollout::Mirror,
@@ -43,6 +44,8 @@ pub(crate) struct Snapshot {
     pub store: External<()>,
     /// What it owns in the cluster.
     pub owned: Owned,
+    /// What was done at its hub and no Event has told yet.
+    pub made: Vec<String>,
     /// Suspects that wait at each step; `None` where that is not known or there can be none.
     pub suspects: Option<Vec<u32>>,
     /// What its workers say of themselves.
@@ -53,6 +56,8 @@ pub(crate) struct Snapshot {
     pub mirror: Mirror,
     /// What both sides of a rollout have done since its phase began.
     pub evidence: Option<Evidence>,
+    /// How much longer batches of the new side take than they would at the old side's cost.
+    pub pace: Option<f64>,
     /// A revision that the operator itself causes may start.
     pub turn: bool,
     /// The redrive that this process runs or has run.
@@ -66,6 +71,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Secrets {
     /// Changes with what the workers read of the secrets.
     pub digest: String,
+    /// Users of the hub that the operator makes, where it does.
+    pub minted: Option<Found>,
     /// Port of the hub.
     pub hub_port: u16,
     /// Port of the sink's server, where there is one.

@@ -1,5 +1,7 @@
 //! What a request to send dead letters back comes to. Pure.
 
+use std::time::Duration;
+
 use drover_crds::{
     api::{LONGEST_REQUEST, RedriveStatus, RevisionLetters, RolloutStatus},
     resolved::Pipeline,
@@ -12,6 +14,10 @@ use crate::{
     pipeline::{plan::Notice, snapshot::Snapshot},
     rollout,
 };
+
+/// A pod that is deleted without grace is gone from the API server before its processes have ended, and what they had in hand is a dead
+/// letter after that.
+const LINGERS: Duration = Duration::from_secs(15);
 
 /// All that it depends on.
 #[derive(Debug, Clone)]
@@ -35,13 +41,19 @@ impl<'a> Seen<'a> {
         let annotations = seen.object.metadata.annotations.as_ref();
         Self {
             requested: annotations.and_then(|a| a.get(names::REDRIVE)).map(String::as_str).filter(|id| !id.is_empty()),
-            due: rollout.and_then(|rollout| rollout.redrives.first()),
+            due: rollout.and_then(|rollout| rollout.redrives.first()).filter(|letters| is_over(letters, seen.now)),
             old: seen.object.status.as_ref().and_then(|s| s.redrive.as_ref()),
             run: seen.redrive.as_ref(),
             ready: seen.admitted.is_ok() && seen.hub.is_fine(),
             now: seen.now,
         }
     }
+}
+
+/// True once nothing more comes from the revision's pods.
+fn is_over(letters: &RevisionLetters, now: Timestamp) -> bool {
+    let until: Option<Timestamp> = letters.until.as_ref().and_then(|until| until.parse().ok());
+    until.is_none_or(|until| now >= until + LINGERS)
 }
 
 /// What follows.
@@ -158,6 +170,16 @@ mod tests {
 
     const NOW: &str = "2026-01-02T12:00:00Z";
 
+    #[test]
+    fn letters_go_back_once_no_more_are_made() {
+        let over = |until: &str| {
+            let letters = RevisionLetters { until: Some(until.to_owned()), ..letters() };
+            is_over(&letters, NOW.parse().unwrap())
+        };
+        assert!(!over("2026-01-02T11:59:50Z") && over("2026-01-02T11:59:45Z"));
+        assert!(is_over(&letters(), NOW.parse().unwrap()));
+    }
+
     fn seen<'a>(requested: Option<&'a str>, old: Option<&'a RedriveStatus>, run: Option<&'a Progress>) -> Seen<'a> {
         Seen { requested, due: None, old, run, ready: true, now: NOW.parse().unwrap() }
     }
@@ -167,7 +189,7 @@ mod tests {
     }
 
     fn letters() -> RevisionLetters {
-        RevisionLetters { revision: "b".into(), since: "s".into() }
+        RevisionLetters { revision: "b".into(), since: "s".into(), until: None }
     }
 
     #[test]

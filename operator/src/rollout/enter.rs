@@ -75,7 +75,7 @@ pub(super) fn give_up(state: &mut RolloutStatus, now: &str, reason: &str, messag
 pub(super) fn rolled_back(state: &mut RolloutStatus, facts: &Facts) {
     let letters = state.preview.clone().zip(state.on_source_since.clone());
     if let Some((revision, since)) = letters.filter(|_| facts.policy.redrive_on_abort) {
-        state.redrives.push(RevisionLetters { revision, since });
+        state.redrives.push(RevisionLetters { revision, since, until: Some(facts.now.clone()) });
         let surplus = state.redrives.len().saturating_sub(DUE_REDRIVES);
         state.redrives.drain(..surplus);
     }

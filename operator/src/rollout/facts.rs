@@ -67,7 +67,7 @@ pub(crate) enum Mirror {
 }
 
 /// Pods of the new revision.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Side {
     /// It has a Deployment or a pod, also one that ends.
     pub exists: bool,
@@ -81,6 +81,8 @@ pub(crate) struct Side {
     pub timeout: u32,
     /// Why a worker of it waits instead of working.
     pub holding: Option<String>,
+    /// Seconds that its batches take for each that they would take at the old side's cost of the same time.
+    pub pace: Option<f64>,
 }
 
 /// What a person asks for.

@@ -9,6 +9,8 @@ use std::{
 
 use drover_crds::api::{Evidence, RolloutPhase, RolloutStatus, Tally};
 
+use crate::scaling::Batches;
+
 /// A longer gap between two looks counts as this, in seconds: nobody was there to see.
 const GAP: f64 = 10.0;
 
@@ -32,6 +34,8 @@ pub(crate) struct Reading {
     pub started: u64,
     /// What it has done since.
     pub tally: Tally,
+    /// The batches that it has done it in, where it has any.
+    pub batches: Option<Batches>,
 }
 
 /// What is known at one look.
@@ -58,9 +62,11 @@ pub(crate) struct Knowledge {
 struct Ledger {
     phase: Option<(RolloutPhase, String, bool)>,
     at: Option<f64>,
-    known: HashMap<(String, Of), (u64, Tally)>,
+    known: HashMap<(String, Of), Reading>,
     restarts: Option<i64>,
     total: Evidence,
+    /// Of the old side and of the new one, since the phase began or the operator started: both in the same time.
+    batches: (Batches, Batches),
 }
 
 /// Of all objects, by their UID.
@@ -81,6 +87,13 @@ impl Ledgers {
         Some(ledger.total)
     }
 
+    /// How much longer the new side's batches have taken in this phase than they would at the old side's cost.
+    pub(crate) fn pace(&self, uid: &str) -> Option<f64> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, new) = &all.get(uid)?.batches;
+        new.pace(old)
+    }
+
     /// The object is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
@@ -94,6 +107,7 @@ impl Ledger {
         if self.phase.as_ref() != Some(&phase) {
             self.phase = Some(phase);
             self.total = written;
+            self.batches = <(Batches, Batches)>::default();
         }
     }
 
@@ -103,19 +117,23 @@ impl Ledger {
         let done = self.total.preview.processed;
         for reading in &seen.readings {
             let key = (reading.pod.clone(), reading.of);
-            let grown = match self.known.get(&key) {
-                Some((started, before)) if *started == reading.started => since(reading.tally, *before),
+            let now = reading.batches.unwrap_or_default();
+            let (grown, batches) = match self.known.get(&key) {
+                Some(before) if before.started == reading.started => {
+                    (since(reading.tally, before.tally), now.since(&before.batches.unwrap_or_default()))
+                }
                 // Its past, before anybody looked, is not of this phase; one that has come since began at nothing.
-                None if first => Tally::default(),
-                _ => reading.tally,
+                None if first => <(Tally, Batches)>::default(),
+                _ => (reading.tally, now),
             };
-            self.known.insert(key, (reading.started, reading.tally));
+            self.known.insert(key, reading.clone());
             if seen.sound {
-                let side = match reading.of {
-                    Of::Active => &mut self.total.active,
-                    Of::New => &mut self.total.preview,
+                let (side, sums) = match reading.of {
+                    Of::Active => (&mut self.total.active, &mut self.batches.0),
+                    Of::New => (&mut self.total.preview, &mut self.batches.1),
                 };
                 *side = super::enter::sum(*side, grown);
+                sums.add(&batches);
             }
         }
         // Pods of the new side are there for this rollout alone; those that were replaced take their count with them.
@@ -160,7 +178,7 @@ mod tests {
         let tally = Tally { processed, ..Tally::default() };
         Knowledge {
             at,
-            readings: vec![Reading { pod: "p".to_owned(), of, started, tally }],
+            readings: vec![Reading { pod: "p".to_owned(), of, started, tally, batches: None }],
             sound: true,
             heard: true,
             ..Knowledge::default()
@@ -178,6 +196,46 @@ mod tests {
         assert_eq!(done(3.0, 1, 1_100), (100, 2.0));
         assert_eq!(done(4.0, 2, 30), (130, 3.0));
         assert_eq!(done(400.0, 2, 30), (130, 13.0), "nobody looked meanwhile");
+    }
+
+    #[test]
+    fn the_pace_of_both_is_that_of_the_same_time() {
+        let ledgers = Ledgers::default();
+        // Batches of one, two, … rows, each of which cost 10 ms and so much a row.
+        let batches = |rounds: u32, row: f64| {
+            let each = |n: u32| {
+                let (rows, seconds) = (f64::from(n % 10 + 1), 0.01 + row * f64::from(n % 10 + 1));
+                Batches {
+                    count: 1.0,
+                    rows,
+                    seconds,
+                    rows_seconds: rows * seconds,
+                    rows_squared: rows * rows,
+                    full: 200.0,
+                    lanes: 2.0,
+                }
+            };
+            let mut sum = Batches::default();
+            (0..rounds).for_each(|n| sum.add(&each(n)));
+            Some(sum)
+        };
+        let reading =
+            |pod: &str, of, batches| Reading { pod: pod.to_owned(), of, started: 1, tally: Tally::default(), batches };
+        let at = |at, old, new| {
+            let readings = vec![reading("a", Of::Active, old), reading("b", Of::New, new)];
+            let seen = Knowledge { at, readings, sound: true, heard: true, ..Knowledge::default() };
+            ledgers.take("u", &state("a"), &seen);
+            ledgers.pace("u").map(|pace| format!("{pace:.2}"))
+        };
+        // What the old one has done before, on an idle node, is not of this time.
+        assert_eq!(at(0.0, batches(1_000, 0.001), batches(0, 0.0)), None);
+        let mut since = batches(1_000, 0.001);
+        if let (Some(sum), Some(more)) = (&mut since, batches(20, 0.004)) {
+            sum.add(&more);
+        }
+        assert_eq!(at(5.0, since, batches(5, 0.008)), None, "too few to tell");
+        assert_eq!(at(6.0, since, batches(40, 0.008)).as_deref(), Some("1.69"));
+        assert_eq!(ledgers.pace("other"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a person asks for by annotation, each once. Pure.
 
-use drover_crds::api::{RolloutPhase, RolloutStatus};
+use drover_crds::api::{LONGEST_REQUEST, RolloutPhase, RolloutStatus};
+use kube::ResourceExt;
 
 use super::{
     enter::{consumes, enter, give_up, settle, take_over, tell},
@@ -9,6 +10,12 @@ use super::{
 
 /// Ids of answered requests that are kept, as the schema allows.
 const KEPT: usize = drover_crds::api::HANDLED_REQUESTS;
+
+/// The id that an annotation carries, where the schema allows it.
+pub(crate) fn request(object: &impl ResourceExt, annotation: &str) -> Option<String> {
+    let id = object.meta().annotations.as_ref()?.get(annotation)?;
+    (!id.is_empty() && id.chars().count() <= LONGEST_REQUEST).then(|| id.clone())
+}
 
 /// Answers every request; the newest state of one is what the next is asked of.
 pub(super) fn answer(state: &mut RolloutStatus, facts: &Facts) {

@@ -13,6 +13,8 @@ const SHARE_OF: i64 = 100;
 const SHARE_AFTER: f64 = 10.0;
 /// Share of the messages that a new side takes which can carry the load, in percent: priority is a preference, and lets some by.
 const SHARE: i64 = 95;
+/// A side that shares the load is slower than the other if its batches take so much longer. Both are where CPU or the sink are short.
+const SLOWER: f64 = 1.5;
 /// Fewer messages of the old side in the same time say nothing of its usual rate.
 const RATE_OF: i64 = 20;
 /// One that has messages in hand and is done with none for so many seconds hangs, and for twice the time that a message may take.
@@ -71,9 +73,20 @@ pub(crate) fn of_takeover(policy: &Rollout, evidence: &Evidence, side: &Side, sc
     let shares = policy.cutover == Cutover::Overlap && both >= SHARE_OF;
     let told = shares && evidence.seconds >= SHARE_AFTER;
     let share = evidence.preview.processed.saturating_mul(100) / both.max(1);
+    let deadline = policy.progress_deadline_seconds.max(policy.scale_down_delay_seconds);
+    let late = evidence.seconds >= f64::from(deadline);
     if told && share < SHARE {
         let message = format!("it takes {share} % of the messages, the old revision has to take the rest");
-        return if scaled_up { Failed("TooSlow", message) } else { Inconclusive("TakesTooFew", message) };
+        return match () {
+            () if !scaled_up => Inconclusive("TakesTooFew", message),
+            () if side.pace.is_none_or(|pace| pace >= SLOWER) => Failed("TooSlow", message),
+            () if late => Failed("ProgressDeadlineExceeded", format!("not proven: {message}")),
+            () => {
+                // No share: it changes with each look.
+                let why = "the old revision has to take a part of the messages, and is no faster in the same time: both lack CPU, or their sink is slow";
+                Inconclusive("SharesLoad", why.to_owned())
+            }
+        };
     }
     // While both sides work, the old one may be what carries the load.
     let warm = evidence.seconds >= f64::from(policy.scale_down_delay_seconds) && shares == told;
@@ -86,9 +99,7 @@ pub(crate) fn of_takeover(policy: &Rollout, evidence: &Evidence, side: &Side, sc
             "ProvenByReadiness",
             format!("{done} messages in {} s: that it is ready decides", policy.max_seconds),
         ),
-        () if evidence.seconds >= f64::from(policy.progress_deadline_seconds.max(policy.scale_down_delay_seconds)) => {
-            Failed("ProgressDeadlineExceeded", format!("not proven: {}", failures(evidence)))
-        }
+        () if late => Failed("ProgressDeadlineExceeded", format!("not proven: {}", failures(evidence))),
         () => Inconclusive("Verifying", "it takes the messages; the old one stays until it is proven".to_owned()),
     }
 }
@@ -135,10 +146,13 @@ fn excess(policy: &Rollout, evidence: &Evidence) -> f64 {
     real(evidence.preview.failed) - expected(policy, evidence)
 }
 
-/// More failures than chance explains.
 fn too_many(policy: &Rollout, evidence: &Evidence) -> bool {
-    let expected = expected(policy, evidence);
-    real(evidence.preview.failed) > DEVIATIONS.mul_add(expected.sqrt(), expected) + 2.0
+    exceeds(evidence.preview.failed, expected(policy, evidence))
+}
+
+/// More failures than chance explains.
+pub(crate) fn exceeds(failed: i64, expected: f64) -> bool {
+    real(failed) > DEVIATIONS.mul_add(expected.sqrt(), expected) + 2.0
 }
 
 /// Failures that the old side would have had, and those that are allowed above.
@@ -153,7 +167,7 @@ fn usual(evidence: &Evidence) -> f64 {
     ratio(&long).max(now)
 }
 
-fn ratio(tally: &Tally) -> f64 {
+pub(crate) fn ratio(tally: &Tally) -> f64 {
     if tally.processed > 0 { real(tally.failed) / real(tally.processed) } else { 0.0 }
 }
 
@@ -164,6 +178,6 @@ fn failures(evidence: &Evidence) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rounded above 2^53, which no ratio can tell")]
-fn real(count: i64) -> f64 {
+pub(crate) fn real(count: i64) -> f64 {
     count as f64
 }

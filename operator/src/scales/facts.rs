@@ -77,15 +77,7 @@ fn worker(pod: String, status: &WorkerStatus) -> Worker {
         busy: status.busy_seconds,
         in_flight: status.in_flight,
         held: status.held,
-        batches: status.batches.map(|b| Batches {
-            count: b.count,
-            rows: b.messages,
-            seconds: b.seconds,
-            rows_seconds: b.messages_seconds,
-            rows_squared: b.messages_squared,
-            full: b.full,
-            lanes: b.lanes,
-        }),
+        batches: status.batches.map(Batches::from),
     }
 }
 

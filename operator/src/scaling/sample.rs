@@ -1,5 +1,7 @@
 //! What was seen at one moment. Data only; what is not known is `None`, never zero.
 
+use drover_worker::status::BatchSums;
+
 /// One look at a queue and at those who work on it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
@@ -68,6 +70,9 @@ impl Worker {
     }
 }
 
+/// Fewer batches tell nothing of their cost.
+const FEW: f64 = 8.0;
+
 /// Sums over the batches that a worker has finished, from which their cost is fitted as a + b·rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Batches {
@@ -87,9 +92,23 @@ pub struct Batches {
     pub lanes: f64,
 }
 
+impl From<BatchSums> for Batches {
+    fn from(b: BatchSums) -> Self {
+        Self {
+            count: b.count,
+            rows: b.messages,
+            seconds: b.seconds,
+            rows_seconds: b.messages_seconds,
+            rows_squared: b.messages_squared,
+            full: b.full,
+            lanes: b.lanes,
+        }
+    }
+}
+
 impl Batches {
     /// What was added since `before`; `full` and `lanes` as they are now.
-    pub(super) fn since(&self, before: &Self) -> Self {
+    pub(crate) fn since(&self, before: &Self) -> Self {
         let grown = |now: f64, before: f64| if now.is_finite() { (now - before).max(0.0) } else { 0.0 };
         Self {
             count: grown(self.count, before.count),
@@ -101,7 +120,7 @@ impl Batches {
         }
     }
 
-    pub(super) fn add(&mut self, more: &Self) {
+    pub(crate) fn add(&mut self, more: &Self) {
         self.count += more.count;
         self.rows += more.rows;
         self.seconds += more.seconds;
@@ -121,17 +140,33 @@ impl Batches {
     /// Rows per second with all lanes full, from the cost of a batch fitted as a + b·rows; `None` where batches were all alike, so that
     /// nothing tells a from b.
     pub(super) fn full_rate(&self) -> Option<f64> {
+        let usable = self.full >= 1.0 && self.lanes >= 1.0;
+        let (base, slope) = self.cost().filter(|_| usable)?;
+        let cost = base + slope * self.full;
+        (cost > 0.0).then(|| self.lanes * self.full / cost).filter(|r| r.is_finite())
+    }
+
+    /// Seconds that these batches take for each that those of another would take, at what a batch of the other costs; `None` while either
+    /// has too few.
+    pub(crate) fn pace(&self, other: &Self) -> Option<f64> {
+        if self.count < FEW || other.count < FEW {
+            return None;
+        }
+        let (base, slope) = other.cost().unwrap_or((other.seconds / other.count, 0.0));
+        let expected = base * self.count + slope * self.rows;
+        (expected > 0.0).then(|| self.seconds / expected).filter(|pace| pace.is_finite())
+    }
+
+    /// What a batch costs, as a and b of a + b·rows, in seconds.
+    fn cost(&self) -> Option<(f64, f64)> {
         let spread = self.count * self.rows_squared - self.rows * self.rows;
-        let usable = self.count >= 8.0 && self.full >= 1.0 && self.lanes >= 1.0 && self.seconds > 0.0;
-        if !usable || spread <= 0.01 * self.rows * self.rows {
+        if self.count < FEW || self.seconds <= 0.0 || spread <= 0.01 * self.rows * self.rows {
             return None;
         }
         let slope = (self.count * self.rows_seconds - self.rows * self.seconds) / spread;
         let (mean_rows, mean_seconds) = (self.rows / self.count, self.seconds / self.count);
         // Neither can be negative: noise is put where it does least harm.
         let slope = slope.clamp(0.0, mean_seconds / mean_rows);
-        let base = mean_seconds - slope * mean_rows;
-        let cost = base + slope * self.full;
-        (cost > 0.0).then(|| self.lanes * self.full / cost).filter(|r| r.is_finite())
+        Some((mean_seconds - slope * mean_rows, slope))
     }
 }

@@ -7,15 +7,18 @@ use drover_crds::{
     resolved_query::Query,
 };
 use drover_worker::stream::schema;
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Api, ResourceExt as _, api::DeleteParams};
+use kube::ResourceExt as _;
 use kube_runtime::controller::Action;
+use tokio_postgres::Client;
 
 use super::{observe, outside, snapshot::Snapshot};
 use crate::{
+    audit::{Cause, Verb},
     context::{Caches, Context, now},
+    ending::{end_users, end_workers},
     hub::Streams,
     metrics::ObjectLabels,
+    minted::Role,
     pipeline::{act, plan::Notice},
     problem::Problem,
     reconcile::{Error, deleted_for, wait},
@@ -40,13 +43,17 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<WindowQu
             removed.unwrap_or_else(|_| Err(Problem::new("Timeout", "hub or store: no answer")))
         }
     };
+    let age = deleted_for(&*object, seen.now);
     let (warning, note) = match gone {
         Ok(note) => (false, note.to_owned()),
-        Err(problem) if deleted_for(&*object, seen.now) < LIMIT => {
+        Err(problem) if age < LIMIT => {
             return Err(wait(ctx, &*seen.object, seen.old_status(), &problem.message).await);
         }
         Err(problem) => (true, format!("streams or state stay as they are: {}", problem.message)),
     };
+    if let Err(problem) = end_users(ctx, &*object, &object.spec.hub, &seen.owned, age, &Role::OF_QUERY).await {
+        return Err(wait(ctx, &*seen.object, seen.old_status(), &problem.message).await);
+    }
     let reason = if warning { "StreamsLeft" } else { "Deleted" };
     act::tell(ctx, &*object, &Notice { warning, reason: reason.to_owned(), action: "Delete", note }).await;
     forget(ctx, &object);
@@ -57,7 +64,9 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<WindowQu
 pub(super) fn forget(ctx: &Context, object: &WindowQuery) {
     let uid = object.uid().unwrap_or_default();
     ctx.written.forget(&uid);
+    ctx.journal.forget(&uid);
     ctx.windows.forget(&uid);
+    ctx.minted.forget(&uid);
     ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
 }
 
@@ -66,32 +75,34 @@ async fn remove(ctx: &Context, seen: &Snapshot, query: &Query) -> Result<&'stati
     let instant = now().1;
     let namespace = seen.object.namespace().unwrap_or_default();
     ctx.windows.forget(&seen.object.uid().unwrap_or_default());
-    end_workers(ctx, seen, &namespace).await?;
+    let cause = Cause::of(&*seen.object, "deletionPolicy Delete");
     let allowed = &ctx.config.allowed_hosts;
-    let data = ctx.secrets.get(&ctx.client, &namespace, &query.hub.name, instant).await?;
-    let hub = ctx.hubs.at(&allowed.hub(&query.hub, &data)?, instant);
-    hub.delete_streams(&Streams::of(query, &[])).await?;
     let data = ctx.secrets.get(&ctx.client, &namespace, &query.store.name, instant).await?;
     let client = outside::connect(&allowed.store(&query.store, &data)?).await?;
     let name = observe::name_in_store(&seen.object);
+    let work = seen.owned.deployments.iter().any(|d| d.metadata.deletion_timestamp.is_none());
+    if work {
+        all_relayed(&client, query, &name).await?;
+    }
+    end_workers(ctx, &seen.owned, &namespace, &cause).await?;
+    all_relayed(&client, query, &name).await?;
+    let data = ctx.secrets.get(&ctx.client, &namespace, &query.hub.name, instant).await?;
+    let hub = ctx.hubs.at(&allowed.hub(&query.hub, &data)?, instant);
+    hub.delete_streams(&Streams::of(query, &[]), &cause).await?;
     schema::forget(&client, &query.schema, &name).await.map_err(|e| outside::told(&e))?;
+    cause.done(Verb::Delete, "state", &name);
     Ok("deletionPolicy Delete: streams, exchanges and state are deleted")
 }
 
-/// Tells all revisions to end; an error, to be tried again, until they have.
-async fn end_workers(ctx: &Context, seen: &Snapshot, namespace: &str) -> Result<(), Problem> {
-    let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), namespace);
-    for deployment in seen.owned.deployments.iter().filter(|d| d.metadata.deletion_timestamp.is_none()) {
-        let name = deployment.name_any();
-        ctx.metrics.wrote("Deployment", "delete");
-        match api.delete(&name, &DeleteParams::foreground()).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
-            Err(error) => return Err(Problem::new("WorkersEnding", format!("Deployment {name}: {error}"))),
-            Ok(_) => {}
-        }
-    }
-    if seen.owned.deployments.is_empty() && seen.owned.pods.is_empty() {
+/// An error, to be tried again, while something waits in the store for the hub. Workers relay it, also when they end.
+async fn all_relayed(client: &Client, query: &Query, name: &str) -> Result<(), Problem> {
+    let waiting = schema::waiting(client, &query.schema, name).await.map_err(|e| outside::told(&e))?;
+    if waiting == schema::Waiting::default() {
         return Ok(());
     }
-    Err(Problem::new("WorkersEnding", "workers end before streams and state are deleted"))
+    let message = format!(
+        "{} dead letters and {} rows wait in schema {} to be published to the hub",
+        waiting.dead_letters, waiting.rows, query.schema
+    );
+    Err(Problem::new("Relaying", message))
 }

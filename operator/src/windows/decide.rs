@@ -18,6 +18,7 @@ use crate::{
     drift::{self, Repair},
     hosts,
     pipeline::{
+        effects,
         plan::{Doomed, Notice, Object, Plan},
         pods,
         report::{is_ready, must_write, notices},
@@ -35,8 +36,9 @@ const WAITING: Duration = Duration::from_secs(3);
 /// Decides.
 pub(super) fn decide(seen: &Snapshot) -> Plan {
     if hosts::is_refused(&seen.admitted) {
-        let writes = size::stopped(&seen.owned);
-        return finish(seen, &Rollout::unknown(seen), Plan { writes, ..Plan::default() });
+        let mut plan = Plan { writes: size::stopped(&seen.owned), ..Plan::default() };
+        effects::tell_writes(&mut plan, |_, _| None);
+        return finish(seen, &Rollout::unknown(seen), plan);
     }
     let (Ok(query), Some(secrets)) = (&seen.admitted, &seen.secrets) else {
         // Refused as it is written, or a secret is missing: what runs goes on as it is.
@@ -51,9 +53,9 @@ pub(super) fn decide(seen: &Snapshot) -> Plan {
         plan.writes = repairs(seen, &subject, &wanted);
     }
     plan.writes.extend(others(seen, &wanted, need));
-    plan.events = plan.writes.iter().filter_map(|(object, repair)| written(seen, &wanted, object, *repair)).collect();
+    effects::tell_writes(&mut plan, |object, repair| written(seen, &wanted, object, repair));
     plan.deletes = obsolete(seen, &rollout, &wanted);
-    plan.events.extend(plan.deletes.iter().filter_map(removed));
+    effects::tell_deletes(&mut plan, removed);
     finish(seen, &rollout, plan)
 }
 
@@ -216,7 +218,8 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let old = seen.old_status();
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |q| q.scaling.mode);
     plan.events.extend(notices(&old, &status, mode));
-    plan.events.extend(report::losses(&old, &status));
+    plan.events.extend(report::losses(seen, &old, &status));
+    effects::tell_hub(&mut plan, &seen.made);
     let calm = is_ready(&status) && rollout.settled();
     plan.status = must_write(&old, &status, seen.status_age).then_some(status);
     plan.requeue = if calm { STEADY } else { WAITING };

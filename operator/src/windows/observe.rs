@@ -8,7 +8,6 @@ use drover_crds::{
     resolved_query::Query,
 };
 use drover_worker::{
-    hub::HubAddress,
     store::StoreAddress,
     stream::{schema::State, status::QueryStatus},
 };
@@ -25,14 +24,16 @@ use super::{
     watch::Subject,
 };
 use crate::{
+    audit::Cause,
     claims::{self, Claim},
     context::{Caches, Context, now},
     hosts,
     hub::{Hub, Streams},
     metrics::ObjectLabels,
+    minted::{self, Role},
     names,
     pipeline::{
-        observe::{fingerprint, of, refused},
+        observe::{HubFound, ManagementFound, fingerprint, hub_and_management, of, refused, users, with_users},
         revision::digest,
         size,
         snapshot::{Install, Owned, Secrets},
@@ -50,6 +51,7 @@ pub(super) async fn observe(ctx: &Context, caches: &Caches, object: Arc<WindowQu
     if let Some(hub) = outside(ctx, &mut seen, now().1).await {
         seen.scale = watched(ctx, caches, &seen, &hub);
     }
+    seen.made = ctx.journal.take(&seen.object.uid().unwrap_or_default());
     seen
 }
 
@@ -66,6 +68,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<WindowQuery>) 
         secrets: None,
         hub: External::Unseen,
         store: External::Unseen,
+        made: Vec::new(),
         workers: Vec::new(),
         scale: ctx.windows.watches.decision(&uid),
         install: Install {
@@ -94,9 +97,10 @@ fn owned(caches: &Caches, object: &WindowQuery) -> Owned {
 async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option<Arc<Hub>> {
     let Ok(query) = seen.admitted.clone() else { return None };
     let namespace = seen.object.namespace().unwrap_or_default();
-    let hub = hub(ctx, &namespace, &query, instant).await;
+    let (hub, management) = hub(ctx, &namespace, &query, instant).await;
     let store = store(ctx, &namespace, &query, instant).await;
-    if let Some(problem) = hosts::refusal(&hub).or_else(|| hosts::refusal(&store)) {
+    let of_management = || management.as_ref().and_then(hosts::refusal);
+    if let Some(problem) = hosts::refusal(&hub).or_else(of_management).or_else(|| hosts::refusal(&store)) {
         // Nothing is connected to, nor listened to any more.
         ctx.windows.forget(&seen.object.uid().unwrap_or_default());
         seen.admitted = Err(problem);
@@ -115,11 +119,25 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
         seen.admitted = Err(problem);
         return None;
     }
-    seen.secrets = Some(Secrets {
-        digest: digest(format!("{hub_digest}{store_digest}").as_bytes(), DIGEST),
-        hub_port: hub.identity().map_or(5672, |i| i.port),
-        sink_port: Some(store.identity().port),
-    });
+    let users = match (&management, query.rotate_days) {
+        (Some(management), Some(days)) => {
+            let roles = minted::of_query(&query, &minted::exchanges(&seen.owned));
+            let labels = names::query_labels(seen.name());
+            let order = minted::order(&*seen.object, &seen.owned, labels, roles, days);
+            Some(users(ctx, &*seen.object, &order, &hub, management, instant).await)
+        }
+        _ => None,
+    };
+    let own = users.as_ref().map(|users| users.keys.get(&Role::Query));
+    if own.is_none_or(|own| own.is_some()) {
+        let print = own.flatten().map_or("", |key| &key.print);
+        seen.secrets = Some(Secrets {
+            digest: digest(format!("{hub_digest}{store_digest}{print}").as_bytes(), DIGEST),
+            minted: users.clone(),
+            hub_port: hub.identity().map_or(5672, |i| i.port),
+            sink_port: Some(store.identity().port),
+        });
+    }
     let shared = ctx.hubs.at(&hub, instant);
     let task = task(ctx, seen, &query, Arc::clone(&shared), store);
     let found = ctx.windows.outsides.ensure(&seen.object.uid().unwrap_or_default(), task).await;
@@ -129,7 +147,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
     match found.hub {
         // What the spec asks for cannot be: that is told where the spec is judged.
         External::Problem(problem) if problem.reason == "NeedsManagementApi" => seen.admitted = Err(problem),
-        hub => seen.hub = hub,
+        hub => seen.hub = with_users(hub, users),
     }
     Some(shared)
 }
@@ -143,12 +161,16 @@ fn forget<T>(ctx: &Context, namespace: &str, secret: &SecretRef, found: &Externa
     }
 }
 
-async fn hub(ctx: &Context, namespace: &str, query: &Query, instant: Instant) -> Result<(HubAddress, String), Problem> {
-    let read = async {
-        let data = ctx.secrets.get(&ctx.client, namespace, &query.hub.name, instant).await?;
-        Ok((ctx.config.allowed_hosts.hub(&query.hub, &data)?, fingerprint(&query.hub, &data)))
+async fn hub(ctx: &Context, namespace: &str, query: &Query, instant: Instant) -> (HubFound, ManagementFound) {
+    let data = ctx.secrets.get(&ctx.client, namespace, &query.hub.name, instant).await;
+    let (hub, management) = match data {
+        Ok(data) => hub_and_management(&ctx.config.allowed_hosts, &query.hub, &data, query.rotate_days.is_some()),
+        Err(problem) => (Err(problem), None),
     };
-    read.await.inspect_err(|_| ctx.secrets.forget(namespace, &query.hub.name))
+    if hub.is_err() || management.as_ref().is_some_and(Result::is_err) {
+        ctx.secrets.forget(namespace, &query.hub.name);
+    }
+    (hub, management)
 }
 
 async fn store(
@@ -192,6 +214,8 @@ fn task(ctx: &Context, seen: &Snapshot, query: &Query, hub: Arc<Hub>, store: Sto
         plan: query.plan.clone(),
         holds_a_window: holds_a_window(seen, query),
         inhabited: versions.map(str::to_owned).collect::<BTreeSet<_>>(),
+        promoted: seen.promoted(),
+        cause: Cause::of(&*seen.object, "the object needs it and it was missing").noted(&ctx.journal),
     }
 }
 

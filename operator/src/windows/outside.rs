@@ -15,7 +15,9 @@ use drover_worker::{
 };
 use tokio_postgres::Client;
 
+use super::verdict;
 use crate::{
+    audit::{Cause, Verb},
     hub::{Hub, Streams},
     probe::Probe,
     problem::{External, Problem},
@@ -53,6 +55,10 @@ pub struct Task {
     pub holds_a_window: bool,
     /// Versions that something in the cluster works on.
     pub inhabited: BTreeSet<String>,
+    /// A person has asked that the version takes over whatever is said of it.
+    pub promoted: bool,
+    /// On whose behalf.
+    pub cause: Cause,
 }
 
 /// What was seen of both.
@@ -79,8 +85,9 @@ pub struct Outsides {
     looks: Mutex<HashMap<String, Look>>,
 }
 
-/// A connection that is kept from one look to the next.
-type Kept = Arc<tokio::sync::Mutex<Option<Client>>>;
+/// A connection that is kept from one look to the next, with what it was made for. Looks of one query follow each other, also when a new
+/// one begins before the one before has ended: what they do is told from what they have read.
+type Kept = Arc<tokio::sync::Mutex<Option<(String, Client)>>>;
 
 /// Another task is another look.
 #[derive(Debug, Default)]
@@ -93,16 +100,29 @@ struct Look {
 impl Outsides {
     /// Puts in order what is to be, and tells what was seen.
     pub async fn ensure(&self, owner: &str, task: Task) -> Seen {
-        let Task { hub, streams, store, schema, cluster, query, state, plan, holds_a_window, inhabited } = &task;
+        let Task {
+            hub,
+            streams,
+            store,
+            schema,
+            cluster,
+            query,
+            state,
+            plan,
+            holds_a_window,
+            inhabited,
+            promoted,
+            cause: _,
+        } = &task;
         let what = format!(
-            "{} {streams:?} {store:?} {schema} {cluster:?} {query} {state} {plan:?} {holds_a_window} {inhabited:?}",
+            "{} {streams:?} {store:?} {schema} {cluster:?} {query} {state} {plan:?} {holds_a_window} {inhabited:?} {promoted}",
             hub.name()
         );
         let (probe, client) = {
             let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
             let look = looks.entry(owner.to_owned()).or_default();
             if look.what != what {
-                *look = Look { what, ..Look::default() };
+                *look = Look { what, client: Arc::clone(&look.client), ..Look::default() };
             }
             (Arc::clone(&look.probe), Arc::clone(&look.client))
         };
@@ -131,28 +151,32 @@ async fn look(task: Task, kept: Kept) -> Seen {
 }
 
 /// The store's problems are errors here, the hub's are facts.
-async fn put_in_order(task: &Task, kept: &mut Option<Client>) -> Result<Seen, Problem> {
-    if kept.as_ref().is_none_or(Client::is_closed) {
+async fn put_in_order(task: &Task, kept: &mut Option<(String, Client)>) -> Result<Seen, Problem> {
+    let made_for = format!("{:?} {} {:?}", task.store, task.schema, task.cluster);
+    if kept.as_ref().is_none_or(|(known, client)| *known != made_for || client.is_closed()) {
         let client = connect(&task.store).await?;
         schema::migrate(&client, &task.schema, task.cluster.as_deref()).await.map_err(|e| told(&e))?;
-        *kept = Some(client);
+        *kept = Some((made_for, client));
     }
-    let client = kept.as_ref().expect("connected above");
+    let (_, client) = kept.as_ref().expect("connected above");
     let before = schema::look(client, &task.schema, &task.query).await.map_err(|e| told(&e))?;
-    let found = match task.hub.survey(&task.streams).await {
+    let found = match task.hub.survey(&task.streams, &task.cause).await {
         Ok(found) => found,
         Err(problem) => return Ok(Seen { store: External::Fine(before), hub: External::Problem(problem) }),
     };
-    for part in &found.missing {
-        // First the rows, then the stream: who dies between the two does it once more, and nobody reads another stream as if it were this.
-        schema::redeclared(client, &task.schema, &task.query, i32::from(*part)).await.map_err(|e| told(&e))?;
+    for lost in before.partitions.iter().filter(|p| found.missing.iter().any(|part| i32::from(*part) == p.part)) {
+        // First the rows, then the stream: nobody reads another stream as if it were this.
+        schema::gone(client, &task.schema, &task.query, lost).await.map_err(|e| told(&e))?;
     }
-    if let Err(problem) = task.hub.make_streams(&task.streams).await {
+    if let Err(problem) = task.hub.make_streams(&task.streams, &found, &task.cause).await {
         return Ok(Seen { store: External::Fine(before), hub: External::Problem(problem) });
     }
-    let state = advance(client, task).await.map_err(|e| told(&e))?;
+    if !found.missing.is_empty() || before.partitions.iter().any(|p| p.gone) {
+        schema::restored(client, &task.schema, &task.query).await.map_err(|e| told(&e))?;
+    }
+    let state = advance(client, task, &found.missing).await.map_err(|e| told(&e))?;
     let routed = with_rows(&state);
-    let hub = match task.hub.route(&task.streams, routed).await {
+    let hub = match task.hub.route(&task.streams, routed, &task.cause).await {
         Ok(()) => External::Fine(HubFacts { dead: found.dead, routed }),
         Err(problem) => External::Problem(problem),
     };
@@ -190,20 +214,28 @@ fn with_rows(state: &State) -> usize {
 }
 
 /// Takes the state towards the version that is asked for, as far as it goes now.
-async fn advance(client: &Client, task: &Task) -> Result<State, SchemaError> {
+async fn advance(client: &Client, task: &Task, made: &[u16]) -> Result<State, SchemaError> {
     let Task { schema, query, state: wanted, .. } = task;
     let partitions = task.streams.streams.len();
     for _ in 0..STEPS {
         let state = schema::look(client, schema, query).await?;
         let Some(step) = next(&state, wanted, &task.inhabited, partitions) else { return Ok(state) };
+        let (verb, version) = match &step {
+            Step::Begin => (Verb::Create, wanted.clone()),
+            Step::Stage(_) | Step::HandOver(_) => (Verb::Apply, wanted.clone()),
+            Step::Finish(old) => (Verb::Delete, old.clone()),
+        };
         let done = match step {
             Step::Begin => {
                 let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
-                schema::begin(client, schema, query, wanted, partitions, &windows(&task.plan)).await.map(|()| true)
+                let fresh: Vec<i32> = made.iter().copied().map(i32::from).collect();
+                let windows = windows(&task.plan);
+                schema::begin(client, schema, (query, wanted), partitions, &fresh, &windows).await.map(|()| true)
             }
             Step::Stage(old) => schema::stage(client, schema, query, &old, wanted).await,
             // Without a whole window in the streams the new version has to wait until it has seen one.
             Step::HandOver(_) if !task.holds_a_window => Ok(false),
+            Step::HandOver(old) if !task.promoted && verdict::refusal(&state, &old, wanted).is_some() => Ok(false),
             Step::HandOver(old) => schema::hand_over(client, schema, query, &old, wanted)
                 .await
                 .map(|drawn| matches!(drawn, schema::Boundary::At(_))),
@@ -212,6 +244,7 @@ async fn advance(client: &Client, task: &Task) -> Result<State, SchemaError> {
         if !done? {
             return Ok(state);
         }
+        task.cause.done(verb, "version of the state", &version);
     }
     schema::look(client, schema, query).await
 }
@@ -262,7 +295,7 @@ fn next(state: &State, wanted: &str, inhabited: &BTreeSet<String>, partitions: u
 }
 
 /// True if a version has read as far as the one before it, or nearly so, in each partition.
-fn has_caught_up(state: &State, old: &str, new: &str) -> bool {
+pub(super) fn has_caught_up(state: &State, old: &str, new: &str) -> bool {
     let of = |revision| state.partitions.iter().filter(move |p| p.revision == revision);
     of(old).all(|o| {
         let behind = |n: i64| o.read_at.is_none_or(|o| n.saturating_add(CLOSE_BEHIND) >= o);
@@ -279,7 +312,11 @@ mod tests {
         Partition {
             revision: revision.to_owned(),
             part: 0,
+            generation: 0,
             next_offset: 0,
+            gone: false,
+            taken: 0,
+            dead_lettered: 0,
             read_at,
             lost: 0,
             lost_at: None,

@@ -19,6 +19,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
+    minted::{KeyRef, Role},
     names,
     pipeline::{
         network,
@@ -167,6 +168,11 @@ impl Subject<'_> {
         .collect()
     }
 
+    /// The user of the hub that is made for it.
+    fn user(&self) -> Option<&KeyRef> {
+        self.secrets.minted.as_ref()?.keys.get(&Role::Query)
+    }
+
     fn template(&self) -> PodTemplateSpec {
         let q = self.query;
         let image = q.image.clone().unwrap_or_else(|| self.install.worker_image.clone());
@@ -179,7 +185,7 @@ impl Subject<'_> {
         let q = self.query;
         let mut env = vec![
             of_field(var::POD, "metadata.name"),
-            of_secret(var::HUB_URI, &q.hub, "uri", false),
+            template::hub_uri(var::HUB_URI, &q.hub, self.user()),
             of_secret(var::HUB_CA, &q.hub, "ca.crt", true),
             of_secret(var::HUB_CERT, &q.hub, "tls.crt", true),
             of_secret(var::HUB_KEY, &q.hub, "tls.key", true),

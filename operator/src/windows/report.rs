@@ -11,28 +11,34 @@ use drover_worker::stream::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::{
-    outside::HubFacts,
+    outside::{self, HubFacts},
     scale::{BEHIND, Decision},
     snapshot::Snapshot,
+    verdict,
 };
 use crate::{
     condition::find,
     finding::{COUNTED, Finding, accepted, both, summary, workers_unknown},
     names,
-    pipeline::{plan::Notice, pods},
+    pipeline::{plan::Notice, pods, report::held_up},
     problem::{External, Problem},
+    rollout::{Command, remember},
 };
 
 /// A loss is told for so long, in seconds: a day. The events of then stay lost; the count stays in the workers' metrics.
 const TOLD_FOR: i64 = 24 * 3600;
+/// Why a version must not take over.
+const TOO_MANY_ERRORS: &str = "TooManyErrors";
 /// Stages of a worker that wait for the hub.
 const OF_HUB: [&str; 4] = ["hub", "partition", "tick", "relay"];
 
 /// How far a version of the state has come in taking over from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Handover {
     /// It catches up with the one before, which emits.
     CatchesUp,
+    /// It has caught up and must not take over; why.
+    Refused(String),
     /// It emits the ends after this, in ticks of 100 ns since 1970.
     After(i64),
 }
@@ -71,7 +77,12 @@ impl Rollout {
 pub(super) fn hands_over(facts: &State, wanted: &str) -> Option<Handover> {
     let emission = facts.emission.as_ref()?;
     match emission.at {
-        None => (emission.new == wanted).then_some(Handover::CatchesUp),
+        None if emission.new != wanted => None,
+        None if outside::has_caught_up(facts, &emission.old, wanted) => {
+            let refusal = verdict::refusal(facts, &emission.old, wanted);
+            Some(refusal.map_or(Handover::CatchesUp, Handover::Refused))
+        }
+        None => Some(Handover::CatchesUp),
         Some(at) => (!emission.old.is_empty() && !emission.passed).then_some(Handover::After(at)),
     }
 }
@@ -99,6 +110,8 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let phase = phase(seen, rollout, &findings);
     let message = message(rollout, phase, &findings);
     let query = seen.admitted.as_ref().ok();
+    let promotion = seen.promotion();
+    let answered = promotion.as_ref().filter(|_| is_answered(seen, rollout)).map(|p| p.id.clone());
     let conditions = summary(&findings, changes(rollout), false, &message)
         .into_iter()
         .chain(findings)
@@ -116,7 +129,8 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         active_revision: rollout.active.clone(),
         preview_revision: old.preview_revision.clone(),
         rollout: old.rollout.clone(),
-        handled_requests: old.handled_requests.clone(),
+        handled_requests: remember(&old.handled_requests, answered.as_slice(), answered.as_slice()),
+        promotion: promotion.filter(|_| answered.is_none()),
         scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
             External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
@@ -130,6 +144,12 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
             (_, None) => old.bindings,
         },
     }
+}
+
+/// True if a request is answered: the version that is asked for emits, be it that it did before, or is another one than the request is for.
+fn is_answered(seen: &Snapshot, rollout: &Rollout) -> bool {
+    let emits = matches!(rollout.handover, None | Some(Handover::After(_))) && !rollout.awaits && seen.store.is_fine();
+    emits || (seen.admitted.is_ok() && !seen.promoted())
 }
 
 /// What `status.scale` tells of a decision, or of why there is none to act on.
@@ -194,7 +214,13 @@ fn hub_ready(seen: &Snapshot) -> Finding {
         (External::Problem(problem), _) => Finding::bad("HubReady", problem),
         (External::Fine(_), Some(holding)) => finding(Some(false), &holding.reason, holds(holding)),
         (External::Fine(facts), None) => {
-            finding(Some(true), "Connected", format!("{} streams, exchanges and bindings are there", facts.routed))
+            let held_up = seen.secrets.as_ref().and_then(|secrets| held_up(secrets.minted.as_ref()?));
+            let held_up = held_up.unwrap_or_default();
+            finding(
+                Some(true),
+                "Connected",
+                format!("{} streams, exchanges and bindings are there{held_up}", facts.routed),
+            )
         }
         (External::Unseen, _) if seen.admitted.is_ok() => {
             finding(None, "NotChecked", "not looked at: the store comes first".to_owned())
@@ -261,7 +287,7 @@ fn progressing(rollout: &Rollout) -> Finding {
         let message = "a change of the query is under way: the next one follows when it has ended".to_owned();
         return finding(true, "RevisionWaiting", message);
     }
-    match rollout.handover {
+    match &rollout.handover {
         Some(Handover::CatchesUp) => {
             let message = "the new version of the query reads the streams from their beginning; the one before goes on until it has caught up";
             return finding(true, "CatchingUp", message.to_owned());
@@ -269,9 +295,16 @@ fn progressing(rollout: &Rollout) -> Finding {
         Some(Handover::After(at)) => {
             let message = format!(
                 "windows that end up to {} are of the version before, later ones of the new one; both work until then",
-                instant(at)
+                instant(*at)
             );
             return finding(true, "TakingOver", message);
+        }
+        Some(Handover::Refused(why)) => {
+            let message = format!(
+                "{why}: the one before goes on. Put the query right, or have the new version take over with the annotation {}: <id>",
+                Command::Promote.annotation()
+            );
+            return finding(false, TOO_MANY_ERRORS, message);
         }
         None => {}
     }
@@ -389,8 +422,8 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
     }
 }
 
-/// Events for what happened to the input.
-pub(super) fn losses(old: &Status, new: &Status) -> Vec<Notice> {
+/// Events for what happened to the input, and for a version that must not take over.
+pub(super) fn losses(seen: &Snapshot, old: &Status, new: &Status) -> Vec<Notice> {
     let told = |type_: &str, bad: &str| {
         let after = find(&new.conditions, type_).filter(|c| c.status == bad)?;
         let before = find(&old.conditions, type_);
@@ -404,5 +437,22 @@ pub(super) fn losses(old: &Status, new: &Status) -> Vec<Notice> {
             note: format!("{type_}: {}", after.message),
         })
     };
-    [told("DataLoss", "True"), told("InputSound", "False")].into_iter().flatten().collect()
+    let refused = told("Progressing", "False").filter(|n| n.reason == TOO_MANY_ERRORS);
+    [told("DataLoss", "True"), told("InputSound", "False"), refused, lapsed(seen, new)].into_iter().flatten().collect()
+}
+
+/// A request that ends because the query was changed after it.
+fn lapsed(seen: &Snapshot, new: &Status) -> Option<Notice> {
+    let promotion = seen
+        .promotion()
+        .filter(|p| seen.admitted.is_ok() && !seen.promoted() && new.handled_requests.contains(&p.id))?;
+    Some(Notice {
+        warning: true,
+        reason: "PromotionLapsed".to_owned(),
+        action: "Observe",
+        note: format!(
+            "request {} to promote was for the text before: ask anew where this one is to take over whatever is said of it",
+            promotion.id
+        ),
+    })
 }

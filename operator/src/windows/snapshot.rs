@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drover_crds::{api::WindowQuery, resolved_query::Query};
+use drover_crds::{
+    api::{PromotionStatus, WindowQuery},
+    resolved_query::Query,
+};
 use drover_worker::stream::{schema::State, status::QueryStatus};
 use k8s_openapi::jiff::Timestamp;
 
-use super::{outside::HubFacts, scale::Decision};
+use super::{outside::HubFacts, render::state, scale::Decision};
 use crate::{
     names,
     pipeline::snapshot::{Install, Owned, Secrets},
     problem::{External, Problem},
+    rollout::{Command, request},
 };
 
 /// What was seen of a query and of what belongs to it.
@@ -32,6 +36,8 @@ pub(super) struct Snapshot {
     pub store: External<State>,
     /// What it owns in the cluster.
     pub owned: Owned,
+    /// What was done at its hub and no Event has told yet.
+    pub made: Vec<String>,
     /// What its workers say of themselves: with the name of the pod.
     pub workers: Vec<(String, Option<QueryStatus>)>,
     /// How many workers there should be; `None` where it is not decided yet, and what runs stays.
@@ -44,6 +50,23 @@ impl Snapshot {
     /// Name of the query.
     pub(super) fn name(&self) -> &str {
         self.object.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The request that has not been answered, that a version takes over whatever is said of it: the version that was asked for when the
+    /// request was seen first, and no text that comes after it.
+    pub(super) fn promotion(&self) -> Option<PromotionStatus> {
+        let id = request(&*self.object, Command::Promote.annotation())?;
+        let status = self.old_status();
+        if status.handled_requests.contains(&id) {
+            return None;
+        }
+        let known = status.promotion.filter(|p| p.id == id);
+        known.or_else(|| Some(PromotionStatus { id, version: state(self.admitted.as_ref().ok()?) }))
+    }
+
+    /// Whether the version that is asked for takes over whatever is said of it.
+    pub(super) fn promoted(&self) -> bool {
+        self.admitted.as_ref().is_ok_and(|query| self.promotion().is_some_and(|p| p.version == state(query)))
     }
 
     /// The status as it was last written.

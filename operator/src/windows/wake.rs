@@ -1,9 +1,9 @@
 //! Listens to the streams of a query that has no workers: one consumer for each partition, where the next worker would begin, with one
-//! message of credit. The first message that is none of our own ticks is the wake-up; nothing is taken from a stream by reading it.
+//! message of credit. The first message that is none of our own markers is the wake-up; nothing is taken from a stream by reading it.
 
 use std::{sync::Arc, time::Duration};
 
-use drover_worker::stream::TICK;
+use drover_worker::stream::{PROBE, TICK};
 use futures::{StreamExt as _, stream::SelectAll};
 use lapin::{
     Channel, Consumer,
@@ -81,18 +81,19 @@ async fn open(streams: &Streams, key: String) -> Option<(String, Channel, Select
     Some((key, channel, consumers))
 }
 
-/// The first message that is no tick; `None` where the consumers have ended.
+/// The first message that is no marker; `None` where the consumers have ended.
 async fn message(consumers: &mut SelectAll<Consumer>, exchange: &str) -> Option<()> {
     loop {
         let delivery = consumers.next().await?.ok()?;
-        if !is_tick(&delivery, exchange) {
+        if !is_marker(&delivery, exchange) {
             return Some(());
         }
         delivery.ack(BasicAckOptions::default()).await.ok()?;
     }
 }
 
-fn is_tick(delivery: &Delivery, exchange: &str) -> bool {
-    let marked = delivery.properties.headers().as_ref().is_some_and(|h| h.inner().contains_key(TICK));
+fn is_marker(delivery: &Delivery, exchange: &str) -> bool {
+    let has = |name| delivery.properties.headers().as_ref().is_some_and(|h| h.inner().contains_key(name));
+    let marked = has(TICK) || has(PROBE);
     marked && delivery.exchange.as_str() == exchange
 }

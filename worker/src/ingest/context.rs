@@ -5,6 +5,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use drover_crds::resolved::{Retry, suspects_key};
@@ -35,6 +36,9 @@ const DEAD: &str = "dead";
 const RETURN: &str = "return";
 /// Most bytes of an exit that are read.
 const MAX_EXIT: usize = 1024;
+/// Time after which nobody says how a container ended: it ended well, or the operator is away.
+const EXIT_IS_KNOWN: Duration = Duration::from_secs(3);
+const EXIT_LOOK: Duration = Duration::from_millis(100);
 
 /// What session and slots share.
 #[derive(Debug)]
@@ -138,6 +142,18 @@ impl Context {
         let text = std::fs::read_to_string(self.last_exit.as_ref()?).ok()?;
         let text = text.trim();
         (!text.is_empty()).then(|| text[..text.floor_char_boundary(MAX_EXIT)].to_owned())
+    }
+
+    /// The same, waited for where somebody is to say and has not yet: kubelet and operator take a moment.
+    pub(crate) async fn awaited_exit(&self) -> Option<String> {
+        let ends = clock::now() + EXIT_IS_KNOWN;
+        loop {
+            let exit = self.last_exit();
+            if exit.is_some() || self.last_exit.is_none() || clock::now() >= ends {
+                return exit;
+            }
+            tokio::time::sleep(EXIT_LOOK).await;
+        }
     }
 
     /// Publishes deliveries back to the source.

@@ -56,6 +56,11 @@ impl PublishError {
             Self::Timeout => HubReason::Timeout.as_str(),
         }
     }
+
+    /// The fault is one exchange's or one name's: others may be published to.
+    pub(crate) fn is_of_exchange(&self) -> bool {
+        matches!(self, Self::ExchangeNotFound(..) | Self::AccessRefused(..) | Self::NameTooLong(..))
+    }
 }
 
 /// A message to publish.

@@ -12,8 +12,9 @@ use crate::store::table::{TableShape, quoted};
 /// nothing behind that still waits.
 pub(crate) const PREPARE: &str = "SET statement_timeout = '25s'";
 
-/// Begins a transaction in which times without a zone mean UTC, whatever pool is between.
-const BEGIN: &str = "BEGIN; SET LOCAL TimeZone = 'UTC'";
+/// Begins a transaction in which times without a zone mean UTC. A pool may give it another connection than the one that was
+/// prepared.
+const BEGIN: &str = "BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL statement_timeout = '25s'";
 
 /// The table of a preview: the connection's own, gone with it. A pool may give a connection that had another one, so its
 /// name is made from what it is like.

@@ -102,12 +102,16 @@ impl Suspicion {
     }
 }
 
-/// Where the worker died the last exit is its own; else what its handler's death left on the message is.
+/// All that is known of its end: how a container of the pipeline ended last, and what its handler's death left on the message. Where the
+/// worker died the former comes first, for the latter is older.
 fn killer(delivery: &Delivery, attempts: i64, last: Option<&str>) -> Rejection {
     let headers = delivery.properties.headers().as_ref();
     let kept = headers.and_then(|h| identity::header(h, EXIT));
     let (first, second) = if delivery.redelivered { (last, kept.as_deref()) } else { (kept.as_deref(), last) };
-    let exit = first.or(second).unwrap_or("not known");
+    let exit = match (first, second) {
+        (Some(first), Some(second)) if first != second => format!("{first}; {second}"),
+        (one, other) => one.or(other).unwrap_or("not known").to_owned(),
+    };
     let error =
         format!("started {attempts} times alone, and its worker or handler died of it each time; last exit: {exit}");
     Rejection { stage: Stage::Worker, class: Class::Killer, reason: "KilledWorker", error: error.into() }

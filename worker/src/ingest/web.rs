@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, Method, Request, Uri, header},
 };
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -15,6 +15,8 @@ use hyper_util::{
 use jiff::Timestamp;
 use rustls::ClientConfig;
 use tokio::time::timeout;
+
+use crate::tls;
 
 /// Time for TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,21 +93,12 @@ impl Answer {
 
 impl Server {
     /// `idle` connections are kept at most.
-    pub(crate) fn new(uri: Uri, headers: HeaderMap, tls: Arc<ClientConfig>, timeout: Duration, idle: usize) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        tcp.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(Arc::unwrap_or_clone(tls))
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+    pub(crate) fn new(uri: Uri, headers: HeaderMap, config: Arc<ClientConfig>, timeout: Duration, idle: usize) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(idle)
-            .build(connector);
+            .build(tls::connector(config, CONNECT_TIMEOUT));
         Self { client, uri, headers, timeout }
     }
 

@@ -14,7 +14,10 @@ use super::{
     job::Job,
     partials::{self, DERIVED, PartialError, Partials, small},
 };
-use crate::query::{Engine, Failed, OutputRow, StoredPartial, clock};
+use crate::{
+    query::{Engine, Failed, OutputRow, StoredPartial, clock},
+    store::typed::typed,
+};
 use due::{Cursor, Due};
 
 /// Partials that a transaction reads, unless one group has more.
@@ -61,20 +64,24 @@ impl Emits {
     const ALL: Self = Self { after: i64::MIN, to: i64::MAX };
     const NONE: Self = Self { after: i64::MAX, to: i64::MIN };
 
+    /// A revision that catches up, or that has nothing to do with the query any more.
+    pub(crate) fn nothing(self) -> bool {
+        self.after == i64::MAX
+    }
+
     pub(crate) fn takes(self, end: i64) -> bool {
         (self == Self::ALL) || (self.after < end && end <= self.to)
     }
 }
 
 impl Closer {
-    pub(crate) async fn new(client: Client, job: &Job) -> Result<Self, Error> {
-        let partials = Partials::prepare(&client, job).await?;
-        Ok(Self { client, partials, engine: Engine::new(&job.settings.plan) })
+    pub(crate) fn new(client: Client, job: &Job) -> Self {
+        Self { client, partials: Partials::new(job), engine: Engine::new(&job.settings.plan) }
     }
 
     /// Closes what can be closed, at most one chunk of groups.
     pub(crate) async fn step(&mut self, job: &Job) -> Result<Progress, PartialError> {
-        self.client.batch_execute("BEGIN").await.map_err(PartialError::Store)?;
+        self.client.batch_execute(&job.begin()).await.map_err(PartialError::Store)?;
         let result = self.chunk(job).await;
         // What a failure leaves in the engine is nothing that counts.
         self.engine.drain();
@@ -196,7 +203,7 @@ async fn lock(client: &Client, job: &Job) -> Result<Option<Vec<Window>>, Error> 
         "SELECT step, win, upto, target, after_domain, after_key FROM @.close WHERE query = $1 AND revision = $2
          ORDER BY step, win FOR UPDATE SKIP LOCKED",
     );
-    let rows = client.query(&rows, &[&job.query, &job.revision]).await?;
+    let rows = client.query_typed(&rows, &typed(&[&job.query, &job.revision])).await?;
     let window = |row: &Row| Window {
         step: usize::try_from(row.get::<_, i32>(0)).unwrap_or(usize::MAX),
         place: usize::try_from(row.get::<_, i32>(1)).unwrap_or(usize::MAX),
@@ -213,7 +220,7 @@ async fn watermark(client: &Client, job: &Job) -> Result<Option<i64>, Error> {
         "SELECT min(p.watermark), count(*) = max(r.partitions) FROM @.partition p
          JOIN @.revision r ON r.query = p.query AND r.revision = p.revision WHERE p.query = $1 AND p.revision = $2",
     );
-    let row = client.query_one(&least, &[&job.query, &job.revision]).await?;
+    let row = client.query_typed_one(&least, &typed(&[&job.query, &job.revision])).await?;
     let complete: Option<bool> = row.get(1);
     Ok(row.get::<_, Option<i64>>(0).filter(|_| complete == Some(true)))
 }
@@ -226,7 +233,10 @@ async fn save(client: &Client, job: &Job, window: &Window) -> Result<(), Error> 
     let (domain, key) = window.cursor.clone().unzip();
     let (step, place) = (small(window.step), small(window.place));
     client
-        .execute(&update, &[&job.query, &job.revision, &step, &place, &window.upto, &window.target, &domain, &key])
+        .execute_typed(
+            &update,
+            &typed(&[&job.query, &job.revision, &step, &place, &window.upto, &window.target, &domain, &key]),
+        )
         .await
         .map(drop)
 }
@@ -234,7 +244,7 @@ async fn save(client: &Client, job: &Job, window: &Window) -> Result<(), Error> 
 /// Which ends this revision emits. The boundary is held until the transaction's end.
 pub(crate) async fn emits(client: &Client, job: &Job) -> Result<Emits, Error> {
     let boundary = job.sql("SELECT old_revision, new_revision, since, at FROM @.boundary WHERE query = $1 FOR SHARE");
-    let rows = client.query(&boundary, &[&job.query]).await?;
+    let rows = client.query_typed(&boundary, &typed(&[&job.query])).await?;
     Ok(rows.first().map_or(Emits::ALL, |row| {
         let (old, new, since, at): (&str, &str, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
         if job.revision == new {

@@ -1,16 +1,17 @@
 //! The one transaction of a batch: offset, time, partial aggregates, counts, dead letters and rows, fenced by the epoch.
 
 use futures::future::{try_join, try_join3};
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, Error};
 
 use super::{
-    close, emit,
+    close::{self, Emits},
+    emit,
     intake::{Batch, DeadLetter, Intake},
     job::Job,
     lease::Claim,
     partials::{self, PartialError, Partials},
 };
-use crate::query::Counters;
+use crate::{query::Counters, store::typed::typed};
 
 /// A batch could not be committed.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +38,12 @@ impl From<PartialError> for CommitError {
 #[derive(Debug)]
 pub(crate) struct Committer {
     pub(crate) client: Client,
-    fence: Statement,
+    fence: String,
     partials: Partials,
 }
 
 impl Committer {
-    pub(crate) async fn new(client: Client, job: &Job) -> Result<Self, Error> {
+    pub(crate) fn new(client: Client, job: &Job) -> Self {
         let fence = job.sql(
             "UPDATE @.partition SET next_offset = $6, watermark = GREATEST(watermark, $7), max_event_time = GREATEST(max_event_time, $8),
                  read_at = GREATEST(read_at, $9), on_time = on_time + $10, adjusted = adjusted + $11, dropped = dropped + $12,
@@ -50,9 +51,7 @@ impl Committer {
                  stalled_claims = $17, lease_until = clock_timestamp() + make_interval(secs => $16)
              WHERE query = $1 AND revision = $2 AND part = $3 AND epoch = $4 AND next_offset = $5 AND next_offset < $6",
         );
-        let fence = client.prepare(&fence).await?;
-        let partials = Partials::prepare(&client, job).await?;
-        Ok(Self { client, fence, partials })
+        Self { client, fence, partials: Partials::new(job) }
     }
 
     /// Commits a batch; the claim is then behind it.
@@ -69,18 +68,20 @@ impl Committer {
         let watermark = intake.time.watermark();
         // What was passed over is what it was about.
         let stalled = if batch.skipped > 0 { 0 } else { claim.after_batch(job.settings.batch.messages) };
-        let begin = async { self.client.batch_execute("BEGIN").await };
+        let begin = job.begin();
         let fence = self.fence(job, claim, (watermark, stalled), counters, batch);
         let read = self.partials.read(&self.client, claim.part, &fresh);
-        let ((), fenced, kept) = try_join3(begin, fence, read).await.map_err(CommitError::Store)?;
+        let ((), fenced, kept) =
+            try_join3(self.client.batch_execute(&begin), fence, read).await.map_err(CommitError::Store)?;
         if fenced == 0 {
             self.client.batch_execute("ROLLBACK").await.map_err(CommitError::Store)?;
             return Err(CommitError::Fenced);
         }
         let merged = partials::merge(&mut intake.engine, fresh, &kept)?;
-        if !batch.rows.is_empty() {
+        if !batch.rows.is_empty() || !batch.dead.is_empty() {
             let emits = close::emits(&self.client, job).await.map_err(CommitError::Store)?;
             batch.rows.retain(|made| emits.takes(made.row.time));
+            self.letters(job, claim, emits, &mut batch.dead).await.map_err(CommitError::Store)?;
             let rows = std::mem::take(&mut batch.rows);
             let refused = emit::write(&self.client, job, rows).await.map_err(CommitError::Store)?;
             let at = Some((claim.part, next - 1));
@@ -96,6 +97,23 @@ impl Committer {
         Ok(counters)
     }
 
+    /// Leaves those dead letters that are this revision's: what another that emits keeps for a person is counted here, and not kept again.
+    async fn letters(&self, job: &Job, claim: &Claim, emits: Emits, dead: &mut Vec<DeadLetter>) -> Result<(), Error> {
+        if emits.nothing() {
+            dead.clear();
+        }
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let range = job
+            .sql("SELECT letters_from, letters_to FROM @.partition WHERE query = $1 AND revision = $2 AND part = $3");
+        let row = self.client.query_typed_one(&range, &typed(&[&job.query, &job.revision, &claim.part])).await?;
+        let (from, to): (Option<i64>, Option<i64>) = (row.get(0), row.get(1));
+        let ours = |offset: i64| from.is_none_or(|from| offset >= from) && to.is_none_or(|to| offset < to);
+        dead.retain(|letter| letter.at.is_none_or(|(_, offset)| ours(offset)));
+        Ok(())
+    }
+
     async fn fence(
         &self,
         job: &Job,
@@ -109,9 +127,9 @@ impl Committer {
             [on_time, adjusted, dropped, dead_lettered].map(u64::cast_signed);
         let lease = job.settings.lease.as_secs_f64();
         self.client
-            .execute(
+            .execute_typed(
                 &self.fence,
-                &[
+                &typed(&[
                     &job.query,
                     &job.revision,
                     &claim.part,
@@ -129,7 +147,7 @@ impl Committer {
                     &batch.skipped,
                     &lease,
                     &stalled,
-                ],
+                ]),
             )
             .await
     }
@@ -145,10 +163,10 @@ impl Committer {
              SELECT $1, $2, $3, u.* FROM unnest($4::bytea[], $5::bigint[]) AS u
              ON CONFLICT (query, revision, part, key) DO UPDATE SET watermark = excluded.watermark",
         );
-        self.client.execute(&write, &[&job.query, &job.revision, &claim.part, &keys, &times]).await?;
+        self.client.execute_typed(&write, &typed(&[&job.query, &job.revision, &claim.part, &keys, &times])).await?;
         let gone =
             job.sql("DELETE FROM @.substream WHERE query = $1 AND revision = $2 AND part = $3 AND watermark <= $4");
-        self.client.execute(&gone, &[&job.query, &job.revision, &claim.part, &watermark]).await.map(drop)
+        self.client.execute_typed(&gone, &typed(&[&job.query, &job.revision, &claim.part, &watermark])).await.map(drop)
     }
 }
 
@@ -169,7 +187,10 @@ pub(crate) async fn keep(client: &Client, job: &Job, dead: &[DeadLetter]) -> Res
     let errors: Vec<String> = dead.iter().map(|d| without_nul(&d.error)).collect();
     let bodies: Vec<&[u8]> = dead.iter().map(|d| d.body.as_slice()).collect();
     client
-        .execute(&insert, &[&job.query, &job.revision, &parts, &offsets, &ids, &stages, &reasons, &errors, &bodies])
+        .execute_typed(
+            &insert,
+            &typed(&[&job.query, &job.revision, &parts, &offsets, &ids, &stages, &reasons, &errors, &bodies]),
+        )
         .await
         .map(drop)
 }

@@ -30,7 +30,7 @@ use crate::{
         backoff::Backoff,
         publisher::{Link, Publisher},
     },
-    store::{self, StoreReason},
+    store::{self, StoreReason, typed::typed},
 };
 
 /// Between two looks at who lives.
@@ -111,9 +111,12 @@ impl Crew {
 
     async fn leave(&mut self) {
         self.members.values().for_each(|m| m.stop.cancel());
-        while self.tasks.join_next().await.is_some() {}
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.ended(ended);
+        }
         if let Some(client) = &self.store {
-            // The lease of whoever cannot say it ends by itself.
+            // The round that was given up may have left a transaction open. The lease of whoever cannot say it ends by itself.
+            let _ = client.batch_execute("ROLLBACK").await;
             let _ = self.leases.leave(client, &self.panicked).await;
         }
         if let Some(connection) = self.hub.take() {
@@ -207,8 +210,8 @@ impl Crew {
             let made = schema::migrate(client, &settings.schema, None).await;
             let begun = match made {
                 Ok(()) => {
-                    let (query, revision) = (&job.query, &job.revision);
-                    schema::begin(client, &settings.schema, query, revision, settings.partitions, &windows).await
+                    let names = (job.query.as_str(), job.revision.as_str());
+                    schema::begin(client, &settings.schema, names, settings.partitions, &[], &windows).await
                 }
                 refused => refused,
             };
@@ -270,16 +273,16 @@ impl Crew {
 async fn facts(client: &Client, job: &Job, mut held: Vec<i32>) -> Result<QueryStatus, Error> {
     held.sort_unstable();
     let partitions = job.sql(
-        "SELECT part, generation, next_offset, watermark, read_at, stalled_claims, on_time, adjusted, dropped, dead_lettered,
+        "SELECT part, generation, GREATEST(next_offset, 0), watermark, read_at, stalled_claims, on_time, adjusted, dropped, dead_lettered,
              without_arrival, skipped, lost, floor(extract(epoch FROM lost_at))::bigint
          FROM @.partition WHERE query = $1 AND revision = $2 ORDER BY part",
     );
-    let rows = client.query(&partitions, &[&job.query, &job.revision]).await?;
+    let rows = client.query_typed(&partitions, &typed(&[&job.query, &job.revision])).await?;
     let waiting = job.sql(
         "SELECT EXISTS (SELECT FROM @.partial WHERE query = $1 AND revision = $2),
              (SELECT count(*) FROM @.dead_letter WHERE query = $1), (SELECT count(*) FROM @.outbox WHERE query = $1)",
     );
-    let waiting = client.query_one(&waiting, &[&job.query, &job.revision]).await?;
+    let waiting = client.query_typed_one(&waiting, &typed(&[&job.query, &job.revision])).await?;
     Ok(QueryStatus {
         held,
         partitions: rows.iter().map(partition).collect(),

@@ -21,6 +21,7 @@ use crate::{
     store::{
         Fault,
         table::{Column, TableShape, quoted},
+        typed::typed,
     },
 };
 
@@ -31,7 +32,7 @@ pub(crate) struct Targets(BTreeMap<String, Target>);
 #[derive(Debug)]
 enum Target {
     Table(TableShape),
-    Hub(RoutingKey),
+    Hub { exchange: String, key: RoutingKey },
 }
 
 impl Targets {
@@ -41,7 +42,9 @@ impl Targets {
         for (name, output) in &job.settings.outputs {
             let target = match output {
                 Output::Table(table) => Target::Table(table::ready(client, &job.settings.plan, name, table).await?),
-                Output::Hub { routing_key, .. } => Target::Hub(routing_key.clone()),
+                Output::Hub { exchange, routing_key } => {
+                    Target::Hub { exchange: exchange.clone(), key: routing_key.clone() }
+                }
             };
             targets.insert(name.clone(), target);
         }
@@ -63,7 +66,9 @@ pub(crate) async fn write(client: &Client, job: &Job, rows: Vec<Made>) -> Result
     for (output, rows) in by_output {
         match targets.0.get(output) {
             Some(Target::Table(shape)) => insert(client, shape, &rows, &mut refused).await?,
-            Some(Target::Hub(key)) => leave(client, job, output, key, &rows, &mut refused).await?,
+            Some(Target::Hub { exchange, key }) => {
+                leave(client, job, (output, exchange), key, &rows, &mut refused).await?;
+            }
             None => return in_doubt(client).await,
         }
     }
@@ -122,7 +127,7 @@ async fn statement(client: &Client, shape: &TableShape, rows: &[&Made]) -> Resul
         "INSERT INTO {} ({names}) SELECT {names} FROM json_to_recordset($1::text::json) AS r ({types})",
         shape.name
     );
-    client.execute(&insert, &[&text]).await
+    client.execute_typed(&insert, &typed(&[&text])).await
 }
 
 /// A row by the names of the table's columns; what no column takes is left out, as a star brings whatever there is.
@@ -152,7 +157,7 @@ fn dead_letter(made: &Made, reason: &'static str, error: String) -> DeadLetter {
 async fn leave(
     client: &Client,
     job: &Job,
-    output: &str,
+    (output, exchange): (&str, &str),
     key: &RoutingKey,
     rows: &[&Made],
     refused: &mut Vec<DeadLetter>,
@@ -173,10 +178,13 @@ async fn leave(
         }
     }
     let insert = job.sql(
-        "INSERT INTO @.outbox (query, revision, output, message_id, routing_key, body)
-         SELECT $1, $2, $3, u.* FROM unnest($4::text[], $5::text[], $6::text[]) AS u",
+        "INSERT INTO @.outbox (query, revision, output, exchange, message_id, routing_key, body)
+         SELECT $1, $2, $3, $4, u.* FROM unnest($5::text[], $6::text[], $7::text[]) AS u",
     );
-    client.execute(&insert, &[&job.query, &job.revision, &output, &ids, &keys, &bodies]).await.map(drop)
+    client
+        .execute_typed(&insert, &typed(&[&job.query, &job.revision, &output, &exchange, &ids, &keys, &bodies]))
+        .await
+        .map(drop)
 }
 
 /// The same row has the same id whoever makes it, in whichever revision.

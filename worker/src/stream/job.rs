@@ -53,10 +53,24 @@ impl Job {
         schema::sql(&self.settings.schema, text)
     }
 
+    /// Longest wait in the store, in milliseconds.
+    fn most(&self) -> u128 {
+        self.settings.lease.as_millis() * 2 / 3
+    }
+
+    /// Begins a transaction. It says itself what the connection was told: a pooler may give it another one of the server's.
+    pub(crate) fn begin(&self) -> String {
+        let most = self.most();
+        format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {most}; SET LOCAL lock_timeout = {most};
+             SET LOCAL idle_in_transaction_session_timeout = {most}; SET LOCAL timezone = 'UTC'"
+        )
+    }
+
     /// A connection to the store on which nothing lasts as long as a lease: a worker that stands still holds no row for longer.
     pub(crate) async fn connect(&self) -> Result<Client, StoreError> {
         let client = store::connect(&self.settings.store, &self.connection_name).await?;
-        let most = self.settings.lease.as_millis() * 2 / 3;
+        let most = self.most();
         let limits = format!(
             "SET statement_timeout = {most}; SET idle_in_transaction_session_timeout = {most}; SET lock_timeout = {most};
              SET tcp_user_timeout = {most}; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error};
 
 use super::schema::sql;
+use crate::store::typed::typed;
 
 /// A claim without progress makes batches smaller; from so many on a message is worked on alone.
 pub(crate) const ALONE: i32 = 4;
@@ -90,19 +91,20 @@ impl Leases {
             "INSERT INTO @.worker AS w (query, revision, name, seen_at) VALUES ($1, $2, $3, clock_timestamp())
              ON CONFLICT (query, revision, name) DO UPDATE SET seen_at = excluded.seen_at",
         );
-        client.execute(&beat, &[&self.query, &self.revision, &self.owner]).await?;
+        client.execute_typed(&beat, &typed(&[&self.query, &self.revision, &self.owner])).await?;
         // Those that were killed said nothing when they went.
         let gone = self.sql(
             "DELETE FROM @.worker WHERE query = $1 AND seen_at < clock_timestamp() - make_interval(secs => 10 * $2::float8)",
         );
-        client.execute(&gone, &[&self.query, &self.seconds]).await?;
+        client.execute_typed(&gone, &typed(&[&self.query, &self.seconds])).await?;
         let share = self.sql(
             "SELECT (r.partitions + w.live - 1) / w.live FROM @.revision r,
                  (SELECT GREATEST(count(*), 1) AS live FROM @.worker WHERE query = $1 AND revision = $2
                     AND seen_at > clock_timestamp() - make_interval(secs => $3)) w
              WHERE r.query = $1 AND r.revision = $2",
         );
-        let share: i64 = client.query_one(&share, &[&self.query, &self.revision, &self.seconds]).await?.get(0);
+        let share: i64 =
+            client.query_typed_one(&share, &typed(&[&self.query, &self.revision, &self.seconds])).await?.get(0);
         Ok(usize::try_from(share).unwrap_or(0))
     }
 
@@ -127,7 +129,10 @@ impl Leases {
         );
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = client
-            .query(&claim, &[&self.query, &self.revision, &self.owner, &self.seconds, &most, &held, &ended])
+            .query_typed(
+                &claim,
+                &typed(&[&self.query, &self.revision, &self.owner, &self.seconds, &most, &held, &ended]),
+            )
             .await?;
         let claim = |row: &tokio_postgres::Row| Claim {
             part: row.get(0),
@@ -145,7 +150,7 @@ impl Leases {
         let update = self.sql(&format!(
             "UPDATE @.partition SET {set} WHERE query = $1 AND revision = $2 AND part = $3 AND epoch = $4"
         ));
-        Ok(client.execute(&update, &[&self.query, &self.revision, &claim.part, &claim.epoch]).await? > 0)
+        Ok(client.execute_typed(&update, &typed(&[&self.query, &self.revision, &claim.part, &claim.epoch])).await? > 0)
     }
 
     /// Holds a partition for another lease; `false` if somebody else has it. Nothing is being worked on, so nothing is stalled.
@@ -167,7 +172,8 @@ impl Leases {
 
     /// The stream is another one than it was: begins it anew and keeps that something was lost.
     pub(crate) async fn restart(&self, client: &Client, claim: &Claim) -> Result<bool, Error> {
-        let anew = "generation = generation + 1, next_offset = 0, lost = lost + 1, lost_at = clock_timestamp()";
+        let anew = "generation = generation + 1, next_offset = 0, lost = lost + 1, lost_at = clock_timestamp(),
+             letters_from = NULL, letters_to = NULL";
         self.fenced(client, claim, anew).await
     }
 
@@ -184,9 +190,9 @@ impl Leases {
             "UPDATE @.partition SET {} WHERE query = $1 AND revision = $2 AND owner = $3 AND part <> ALL ($4::int[])",
             free()
         ));
-        client.execute(&free, &[&self.query, &self.revision, &self.owner, &ended]).await?;
+        client.execute_typed(&free, &typed(&[&self.query, &self.revision, &self.owner, &ended])).await?;
         let gone = self.sql("DELETE FROM @.worker WHERE query = $1 AND revision = $2 AND name = $3");
-        client.execute(&gone, &[&self.query, &self.revision, &self.owner]).await.map(drop)
+        client.execute_typed(&gone, &typed(&[&self.query, &self.revision, &self.owner])).await.map(drop)
     }
 }
 

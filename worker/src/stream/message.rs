@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 /// The clock of a tick, in milliseconds since 1970.
 pub const TICK: &str = "x-drover-tick";
 /// The name of a marker that says nothing: it is only looked for.
-pub(crate) const PROBE: &str = "x-drover-probe";
+pub const PROBE: &str = "x-drover-probe";
 /// A message's arrival, in milliseconds since 1970, as whoever publishes it says.
 pub const ARRIVAL: &str = "x-drover-arrival";
 /// A message's arrival as the broker stamps it.

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use futures::future::try_join_all;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, Error, Row};
 
 use super::job::Job;
-use crate::query::{Engine, StoredPartial};
+use crate::{
+    query::{Engine, StoredPartial},
+    store::typed::typed,
+};
 
 /// Part of what windows of one step leave for another.
 pub(crate) const DERIVED: i32 = -1;
@@ -23,8 +26,8 @@ pub(crate) enum PartialError {
 /// The statements that read and write partials.
 #[derive(Debug)]
 pub(crate) struct Partials {
-    read: Statement,
-    write: Statement,
+    read: String,
+    write: String,
     query: String,
     revision: String,
 }
@@ -78,7 +81,7 @@ pub(crate) fn absorb(engine: &mut Engine, partial: &StoredPartial) -> Result<(),
 }
 
 impl Partials {
-    pub(crate) async fn prepare(client: &Client, job: &Job) -> Result<Self, Error> {
+    pub(crate) fn new(job: &Job) -> Self {
         let read = job.sql(
             "SELECT p.step, p.win, p.pane, p.domain, p.key, p.data
              FROM unnest($4::int[], $5::int[], $6::bigint[], $7::bytea[], $8::bytea[]) AS u (step, win, pane, domain, key)
@@ -90,12 +93,7 @@ impl Partials {
              SELECT $1, $2, $3, u.* FROM unnest($4::int[], $5::int[], $6::bigint[], $7::bytea[], $8::bytea[], $9::bytea[]) AS u
              ON CONFLICT (query, revision, step, win, pane, domain, key, part) DO UPDATE SET data = excluded.data",
         );
-        Ok(Self {
-            read: client.prepare(&read).await?,
-            write: client.prepare(&write).await?,
-            query: job.query.clone(),
-            revision: job.revision.clone(),
-        })
+        Self { read, write, query: job.query.clone(), revision: job.revision.clone() }
     }
 
     /// Those of the partials that are kept already.
@@ -105,9 +103,9 @@ impl Partials {
         }
         let c = Columns::of(fresh);
         client
-            .query(
+            .query_typed(
                 &self.read,
-                &[&self.query, &self.revision, &part, &c.steps, &c.windows, &c.panes, &c.domains, &c.keys],
+                &typed(&[&self.query, &self.revision, &part, &c.steps, &c.windows, &c.panes, &c.domains, &c.keys]),
             )
             .await
     }
@@ -119,9 +117,19 @@ impl Partials {
         }
         let c = Columns::of(partials);
         client
-            .execute(
+            .execute_typed(
                 &self.write,
-                &[&self.query, &self.revision, &part, &c.steps, &c.windows, &c.panes, &c.domains, &c.keys, &c.data],
+                &typed(&[
+                    &self.query,
+                    &self.revision,
+                    &part,
+                    &c.steps,
+                    &c.windows,
+                    &c.panes,
+                    &c.domains,
+                    &c.keys,
+                    &c.data,
+                ]),
             )
             .await
             .map(drop)
@@ -140,9 +148,9 @@ impl Partials {
             async move {
                 let c = Columns::of(some);
                 client
-                    .execute(
+                    .execute_typed(
                         delete,
-                        &[&self.query, &self.revision, &c.steps, &c.windows, &c.panes, &c.domains, &c.keys],
+                        &typed(&[&self.query, &self.revision, &c.steps, &c.windows, &c.panes, &c.domains, &c.keys]),
                     )
                     .await
             }

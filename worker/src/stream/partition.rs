@@ -12,7 +12,7 @@ use lapin::{
 };
 use tokio::{
     sync::{RwLockReadGuard, RwLockWriteGuard},
-    time::timeout_at,
+    time::{timeout, timeout_at},
 };
 use tokio_postgres::{Client, Error};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use super::{
     job::Job,
     lease::{Claim, Leases},
     message::{Message, PROBE, TICK},
+    schema::UNREAD,
     time::Time,
 };
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
         publisher::{Outgoing, Publisher, Receipt},
     },
     query::{Decoder, Engine},
-    store::{StoreError, StoreReason},
+    store::{StoreError, StoreReason, typed::typed},
 };
 use reader::{ReadError, Reader};
 
@@ -96,8 +97,8 @@ pub(crate) struct Partition {
     reader: Reader,
     intake: Intake,
     publisher: Publisher,
-    /// The last message, or the start.
-    heard: Instant,
+    /// When a message moved the watermark last, or the start.
+    moved: Instant,
     /// The last tick that was sent.
     ticked: Instant,
     renewed: Instant,
@@ -120,14 +121,14 @@ impl Partition {
     ) -> Result<Self, End> {
         let client = job.connect().await?;
         look_for_loss(&job, &leases, &client, &mut claim, &hub, &mut publisher).await?;
-        let committer = Committer::new(client, &job).await.map_err(|e| store(&e))?;
+        let committer = Committer::new(client, &job);
         let over = substreams(&job, &committer, claim.part).await.map_err(|e| store(&e))?;
         let plan = &job.settings.plan;
         let time = Time::new(job.settings.tolerance, claim.watermark, over);
         let intake = Intake::new(claim.part, Decoder::new(plan, None), Engine::new(plan), time);
         let prefetch = reader::prefetch(job.meter.mean_body(), claim.batch(job.settings.batch.messages));
         let stream = job.settings.stream_of(claim.part);
-        let reader = Reader::open(&hub, &stream, &job.settings.exchange, claim.next_offset, prefetch).await?;
+        let reader = Reader::open(&hub, &stream, &job.settings.exchange, claim.next_offset.max(0), prefetch).await?;
         let now = clock::now();
         Ok(Self {
             job,
@@ -138,7 +139,7 @@ impl Partition {
             reader,
             intake,
             publisher,
-            heard: now,
+            moved: now,
             ticked: now,
             renewed: now,
         })
@@ -204,11 +205,16 @@ impl Partition {
     }
 
     fn take(&mut self, message: &Message, batch: &mut Batch) {
-        self.heard = clock::now();
-        if message.tick.is_some() {
-            self.ticked = self.heard;
-        }
+        let before = self.intake.time.watermark();
         self.intake.take(message, clock::today().as_millisecond() * TICKS_PER_MILLISECOND, batch);
+        let now = clock::now();
+        if message.tick.is_some() {
+            self.ticked = now;
+        }
+        // What is undecodable, dropped or behind moves no time: a partition that has nothing else would hold all windows.
+        if self.intake.time.watermark() > before {
+            self.moved = now;
+        }
     }
 
     async fn fill(&mut self, job: &Job, batch: &mut Batch) -> Result<(), End> {
@@ -263,7 +269,7 @@ impl Partition {
 
     /// An offset before the one asked for is that of another stream; one after it may follow what retention took under the reader.
     async fn check(&mut self, message: &Message) -> Result<(), End> {
-        if message.offset > self.claim.next_offset && self.claim.next_offset > 0 {
+        if message.offset > self.claim.next_offset && self.claim.next_offset != UNREAD {
             return self.look_at_gap(message.offset).await;
         }
         if message.offset >= self.claim.next_offset {
@@ -299,10 +305,10 @@ impl Partition {
         self.tick_due().map_or(renewal, |tick| tick.min(renewal))
     }
 
-    /// With OVER every second without a tick, since keys that are silent hold the others; else every second of silence.
+    /// With OVER every second without a tick, since keys that are silent hold the others; else every second in which time stood still.
     fn tick_due(&self) -> Option<Instant> {
         let every = self.job.settings.tick?;
-        let since = if self.job.settings.plan.over.is_empty() { self.heard.max(self.ticked) } else { self.ticked };
+        let since = if self.job.settings.plan.over.is_empty() { self.moved.max(self.ticked) } else { self.ticked };
         Some(since + every)
     }
 
@@ -325,7 +331,7 @@ impl Partition {
         }
         self.ticked = now;
         let time = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-        let millis: i64 = self.committer.client.query_one(time, &[]).await.map_err(|e| store(&e))?.get(0);
+        let millis: i64 = self.committer.client.query_typed_one(time, &[]).await.map_err(|e| store(&e))?.get(0);
         let clock = AMQPValue::LongLongInt(millis);
         match publish(&self.job, self.claim.part, TICK, clock, &mut self.publisher).await {
             Ok(()) => self.job.meter.go_on("tick"),
@@ -345,7 +351,8 @@ async fn look_for_loss(
     hub: &Connection,
     publisher: &mut Publisher,
 ) -> Result<(), End> {
-    if claim.next_offset == 0 {
+    // What is missing at the beginning shows with the first message.
+    if claim.next_offset <= 0 {
         return Ok(());
     }
     let (stream, exchange) = (job.settings.stream_of(claim.part), &job.settings.exchange);
@@ -397,7 +404,12 @@ async fn publish(
         properties: BasicProperties::default().with_headers(headers),
         body: b"",
     };
-    match publisher.publish(&[outgoing]).await.as_deref() {
+    // A hub that takes nothing must not cost the lease.
+    let most = job.settings.lease / 3;
+    let Ok(receipts) = timeout(most, publisher.publish(&[outgoing])).await else {
+        return Err(("Timeout".to_owned(), "the hub confirms nothing: it may be short of memory or disk".to_owned()));
+    };
+    match receipts.as_deref() {
         Ok([Receipt::Confirmed]) => Ok(()),
         Ok(_) => {
             let why = format!("exchange {exchange} routes key tick-{part} nowhere: bind the stream");
@@ -413,6 +425,6 @@ async fn substreams(job: &Job, committer: &Committer, part: i32) -> Result<Optio
         return Ok(None);
     }
     let select = job.sql("SELECT key, watermark FROM @.substream WHERE query = $1 AND revision = $2 AND part = $3");
-    let rows = committer.client.query(&select, &[&job.query, &job.revision, &part]).await?;
+    let rows = committer.client.query_typed(&select, &typed(&[&job.query, &job.revision, &part])).await?;
     Ok(Some(rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
 }

@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS @.partition (
     skipped bigint NOT NULL DEFAULT 0,
     lost bigint NOT NULL DEFAULT 0,
     lost_at timestamptz,
+    letters_from bigint,
+    letters_to bigint,
     PRIMARY KEY (query, revision, part)
 ) WITH (fillfactor = 50);
 
@@ -104,6 +106,7 @@ CREATE TABLE IF NOT EXISTS @.outbox (
     query text NOT NULL,
     revision text NOT NULL,
     output text NOT NULL,
+    exchange text NOT NULL,
     message_id text NOT NULL,
     routing_key text NOT NULL,
     body text NOT NULL

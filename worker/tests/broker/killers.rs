@@ -15,10 +15,7 @@ use std::{
 
 use axum::{Router, body::Bytes, http::StatusCode};
 
-use crate::{
-    node_loss::hold,
-    surroundings::{APPEND, Lane, Worker, eventually, header},
-};
+use crate::surroundings::{APPEND, Lane, Worker, eventually, header, hold};
 
 const COLUMNS: &str = "message_id text PRIMARY KEY, n bigint, kill text";
 /// Says to this executable that it is a handler, and on which port.

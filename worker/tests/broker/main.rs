@@ -5,6 +5,7 @@ mod bad_bodies;
 mod connect;
 mod drain;
 mod envelope;
+mod failover;
 mod faults;
 mod handler;
 mod http_sink;

@@ -2,17 +2,12 @@
 
 use std::process::{Child, Command, Stdio};
 
-use drover_worker::{hub, settings};
+use drover_worker::settings;
 use futures::future::try_join_all;
-use lapin::{
-    Connection, Consumer,
-    options::{BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
 
 use crate::{
     process::command,
-    surroundings::{APPEND, Lane, Worker, env, eventually, header, hub as address, one},
+    surroundings::{APPEND, Lane, Worker, eventually, header, hold, one},
 };
 
 const COLUMNS: &str = "message_id text PRIMARY KEY, n bigint";
@@ -45,28 +40,6 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// What a worker holds that has taken so many messages and acknowledged none.
-pub(crate) struct Holder {
-    connection: Connection,
-    _consumer: Consumer,
-}
-
-impl Holder {
-    /// To the broker, the end of a connection is the end of its process.
-    pub(crate) async fn dies(self) {
-        self.connection.close(200, "killed".into()).await.unwrap();
-    }
-}
-
-pub(crate) async fn hold(queue: &str, messages: u32) -> lapin::Result<Holder> {
-    let connection = hub::connect(&address(&env("DROVER_TEST_HUB_URI")), "drover-test-holder").await.unwrap();
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(u16::try_from(messages).unwrap(), BasicQosOptions::default()).await?;
-    let options = BasicConsumeOptions::default();
-    let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-    Ok(Holder { connection, _consumer: consumer })
 }
 
 async fn suspects(lane: &Lane) -> [Worker; 2] {

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -37,6 +37,8 @@ type Answer = dyn Fn(u64, &Seen) -> Response + Send + Sync;
 
 struct Inner {
     answer: Box<Answer>,
+    /// What an answer takes.
+    takes: Duration,
     count: AtomicU64,
     seen: Mutex<Vec<Seen>>,
 }
@@ -50,10 +52,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(answer: impl Fn(u64, &Seen) -> Response + Send + Sync + 'static) -> Self {
+        Self::slow(Duration::ZERO, answer).await
+    }
+
+    /// The same, where each answer takes a while.
+    pub(crate) async fn slow(takes: Duration, answer: impl Fn(u64, &Seen) -> Response + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let inner =
-            Arc::new(Inner { answer: Box::new(answer), count: AtomicU64::new(0), seen: Mutex::new(Vec::new()) });
+            Arc::new(Inner { answer: Box::new(answer), takes, count: AtomicU64::new(0), seen: Mutex::new(Vec::new()) });
         let router = Router::new().fallback(take).with_state(Arc::clone(&inner));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, inner, task }
@@ -83,6 +90,9 @@ async fn take(State(inner): State<Arc<Inner>>, method: Method, headers: HeaderMa
     let seen = Seen { at: Instant::now(), headers, body: body.to_vec() };
     let answer = (inner.answer)(inner.count.fetch_add(1, Relaxed), &seen);
     inner.seen.lock().unwrap().push(seen);
+    if !inner.takes.is_zero() {
+        tokio::time::sleep(inner.takes).await;
+    }
     answer
 }
 

@@ -11,11 +11,11 @@ use drover_worker::{
 };
 use futures::future::try_join_all;
 use lapin::{
-    BasicProperties, Channel, Connection, ExchangeKind,
+    BasicProperties, Channel, Connection, Consumer, ExchangeKind,
     message::BasicGetMessage,
     options::{
-        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -46,6 +46,28 @@ pub(crate) async fn one(sql: &str) -> String {
 /// Asks until the answer is right.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
     within(PATIENCE, what, ask).await
+}
+
+/// What a worker holds that has taken so many messages and acknowledged none.
+pub(crate) struct Holder {
+    connection: Connection,
+    _consumer: Consumer,
+}
+
+impl Holder {
+    /// To the broker, the end of a connection is the end of its process.
+    pub(crate) async fn dies(self) {
+        self.connection.close(200, "killed".into()).await.unwrap();
+    }
+}
+
+pub(crate) async fn hold(queue: &str, messages: u32) -> lapin::Result<Holder> {
+    let connection = connect(&hub(&env("DROVER_TEST_HUB_URI")), "drover-test-holder").await.unwrap();
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(u16::try_from(messages).unwrap(), BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions::default();
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    Ok(Holder { connection, _consumer: consumer })
 }
 
 /// What belongs to one test.
@@ -179,7 +201,7 @@ impl Lane {
 
     /// One value, as text.
     pub(crate) async fn ask(&self, sql: &str) -> String {
-        let row = self.owner.query_one(&format!("SELECT ({sql})::text"), &[]).await.unwrap();
+        let row = self.owner.query_typed_one(&format!("SELECT ({sql})::text"), &[]).await.unwrap();
         row.get::<_, Option<String>>(0).unwrap_or_default()
     }
 

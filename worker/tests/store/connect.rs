@@ -25,7 +25,7 @@ fn password() -> String {
 #[tokio::test]
 async fn a_trusted_server_is_connected_to_over_tls() {
     let client = worker().await;
-    let row = client.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await.unwrap();
+    let row = client.query_typed_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await.unwrap();
     assert!(row.get::<_, bool>(0));
 }
 
@@ -43,9 +43,6 @@ async fn what_is_wrong_with_an_address_is_told_apart() {
     wrong.set_password(Some("sesame")).unwrap();
     assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::AuthenticationFailed);
     let mut wrong = uri();
-    wrong.set_path("/nothing");
-    assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::DatabaseNotFound);
-    let mut wrong = uri();
     wrong.set_port(Some(1)).unwrap();
     assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::Unreachable);
     let mut wrong = uri();
@@ -54,6 +51,13 @@ async fn what_is_wrong_with_an_address_is_told_apart() {
     let mut wrong = uri();
     wrong.set_query(Some("sslmode=disable"));
     assert_eq!(refused(wrong.as_str(), ca()).await, StoreReason::TlsRequired);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_told() {
+    let mut wrong = uri();
+    wrong.set_path("/nothing");
+    assert_eq!(refused(wrong.as_str(), Some(file("DROVER_TEST_CA"))).await, StoreReason::DatabaseNotFound);
 }
 
 /// The certificate that the store shows; other tests need the right one afterwards, whatever becomes of this one.

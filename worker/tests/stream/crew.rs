@@ -4,7 +4,8 @@ use drover_worker::{
     settings::POD,
     stream::{
         schema,
-        settings::{BATCH_MESSAGES, LEASE_SECONDS},
+        settings::{BATCH_MESSAGES, LEASE_SECONDS, OUTPUTS, SINK},
+        status::QueryStatus,
     },
 };
 use serde_json::json;
@@ -144,13 +145,34 @@ async fn what_retention_took_before_it_was_read_is_told_as_a_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_before_anything_was_read_is_a_loss_where_the_stream_was_the_querys_from_its_beginning() {
+    for (name, fresh) in [("crew_unread", true), ("crew_found", false)] {
+        let lane = short_lane(name).await;
+        if fresh {
+            schema::migrate(&lane.owner, &lane.schema(), None).await.unwrap();
+            schema::begin(&lane.owner, &lane.schema(), (name, "r1"), 1, &[0], &[]).await.unwrap();
+        }
+        for _ in 0..20 {
+            lane.publish(&large_events(10)).await;
+        }
+        eventually("something is gone", || async { (lane.first_offset(0).await > 0).then_some(()) }).await;
+        let worker = lane.worker(COUNT, &[]).await;
+        let read = |s: &QueryStatus| s.partitions.first().is_some_and(|p| p.on_time > 0 && p.next_offset >= 200);
+        let status = worker.await_status("all of it read", read).await;
+        assert_eq!(status.partitions[0].lost > 0, fresh, "{status:?}");
+        worker.stop().await;
+        lane.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_retention_took_under_a_reader_is_told_as_a_loss() {
     let lane = short_lane("crew_overtaken").await;
     lane.publish(&large_events(10)).await;
     // Few messages are on their way to the worker.
     let worker = lane.worker(COUNT, &[(BATCH_MESSAGES, "1"), (LEASE_SECONDS, "60")]).await;
     worker.await_status("ten", |s| s.partitions.first().is_some_and(|p| p.on_time == 10)).await;
-    let mut blocker = Lane::client().await;
+    let mut blocker = Lane::stranger().await;
     let lock = blocker.transaction().await.unwrap();
     lock.batch_execute(&format!("LOCK TABLE \"{}\".partial IN SHARE MODE", lane.schema())).await.unwrap();
     for _ in 0..40 {
@@ -186,7 +208,6 @@ async fn many_make_the_tables_at_once_and_another_clusters_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_for_the_hub_are_relayed_with_ids_of_their_own() {
-    use drover_worker::stream::settings::SINK;
     let lane = Lane::new("crew_hub", 1).await;
     lane.declare("crew_hub.out", "quorum", "out.a").await;
     lane.publish(&[Sent::new(0, &json!({"k": "a"}), 1_000), Sent::new(0, &json!({"k": {}}), 1_000)]).await;
@@ -199,6 +220,35 @@ async fn rows_for_the_hub_are_relayed_with_ids_of_their_own() {
     assert_eq!(out.data, br#"{"k":"a","c":1}"#);
     assert_eq!(out.properties.message_id().as_ref().unwrap().as_str().len(), 32);
     worker.await_status("nothing waits", |s| s.rows_waiting == 0 && s.dead_letters_waiting == 0).await;
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_queue_takes_hold_up_no_others_and_go_once_one_does() {
+    let lane = Lane::new("crew_stuck", 1).await;
+    lane.declare("crew_stuck.out", "quorum", "out").await;
+    let to = |exchange: &str, key: &str| json!({"hub": {"exchange": exchange, "routingKey": key}});
+    let query = "SELECT n INTO missing FROM input SELECT n INTO nowhere FROM input SELECT n INTO good FROM input";
+    let outputs = json!({
+        "missing": to("crew_stuck.missing", "a"), "nowhere": to(&lane.exchange(), "nowhere"), "good": to(&lane.exchange(), "out")
+    });
+    // More than are relayed at once, in the order of the outputs.
+    let events: Vec<Sent> = (0..250).map(|n| Sent::new(0, &json!({"n": n}), 1_000)).collect();
+    lane.publish(&events).await;
+    let worker = lane.worker(query, &[(OUTPUTS, &outputs.to_string())]).await;
+    let mut seen = 0;
+    while seen < 250 {
+        seen += eventually("more rows", || async { Some(lane.take("crew_stuck.out").await.len()).filter(|n| *n > 0) })
+            .await;
+    }
+    worker.await_status("the others wait", |s| s.rows_waiting == 500).await;
+    worker.await_status("it is told", |s| s.holding.iter().any(|h| h.stage == "relay")).await;
+    worker.stop().await;
+    // Another text, without these outputs: what waits for them goes all the same.
+    lane.declare("crew_stuck.out", "quorum", "nowhere").await;
+    let worker = lane.worker("SELECT n FROM input", &[]).await;
+    worker.await_status("those of one output went", |s| s.rows_waiting == 250).await;
     worker.stop().await;
     lane.close().await;
 }

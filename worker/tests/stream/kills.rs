@@ -21,19 +21,18 @@ fn random() -> Random {
     Random(seed.unwrap_or(0x9e37_79b9_7f4a_7c15))
 }
 
-/// Two workers; so many times one of them is killed, or stands still for longer than its lease and goes on.
+/// Two workers; so many times one of them is killed, and a fifth as often one stands still for longer than its lease and goes on.
 async fn disturb(lane: &Lane, random: &mut Random, kills: u32) -> Vec<Process> {
     let start = || Process::start(lane, QUERY, &MORE);
     let mut workers = vec![start(), start()];
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(150 + random.below(500))).await;
         let at = usize::try_from(random.below(2)).unwrap();
+        workers[at] = start();
         if kill % 5 == 4 {
-            workers[at].pause();
+            workers[1 - at].pause();
             tokio::time::sleep(Duration::from_millis(2_500)).await;
-            workers[at].resume();
-        } else {
-            workers[at] = start();
+            workers[1 - at].resume();
         }
     }
     workers
@@ -147,7 +146,7 @@ async fn a_worker_that_stands_still_inside_a_transaction_costs_a_lease_and_no_ro
     lane.publish(before).await;
     eventually("all read", || async { (counted(&lane).await == 1000).then_some(()) }).await;
     // The next batch has its fence, and waits for its partial aggregates.
-    let mut blocker = Lane::client().await;
+    let mut blocker = Lane::stranger().await;
     let lock = blocker.transaction().await.unwrap();
     lock.batch_execute(&format!("LOCK TABLE \"{}\".partial IN SHARE MODE", lane.schema())).await.unwrap();
     lane.publish(after).await;

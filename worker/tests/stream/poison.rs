@@ -1,12 +1,15 @@
 //! What is bad costs itself and nothing else.
 
-use drover_worker::stream::settings::{BATCH_MESSAGES, LEASE_SECONDS, ORDERING, RETRY_ATTEMPTS};
+use drover_worker::stream::{
+    DEAD, schema,
+    settings::{BATCH_MESSAGES, LEASE_SECONDS, ORDERING, RETRY_ATTEMPTS},
+};
 use lapin::{message::BasicGetMessage, types::AMQPValue};
 use serde_json::{Value, json};
 
 use crate::{
     process::Process,
-    surroundings::{Lane, Sent, eventually},
+    surroundings::{Lane, Sent, eventually, now},
 };
 
 const SECOND: i64 = 1_000;
@@ -59,6 +62,22 @@ async fn a_bad_message_event_or_row_is_one_dead_letter_and_everything_else_is_wr
     let status = worker.await_status("nothing open", |s| !s.open && s.dead_letters_waiting == 0).await;
     assert!(status.holding.is_empty(), "{:?}", status.holding);
     worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_ends_relays_what_the_hub_did_not_take_before() {
+    let lane = Lane::new("poison_last", 1).await;
+    lane.delete_queue(&lane.dead()).await;
+    lane.publish(&[Sent { partition: 0, body: b"{".to_vec(), arrival: Some(now()) }]).await;
+    let query = format!("SELECT k, COUNT(*) AS c {BY_TIME} GROUP BY k, TUMBLINGWINDOW(second, 10)");
+    let worker = lane.worker(&query, &[]).await;
+    worker.await_status("nowhere to go", |s| s.holding.iter().any(|h| h.reason == "Unroutable")).await;
+    lane.declare(&lane.dead(), "quorum", DEAD).await;
+    worker.stop().await;
+    let client = Lane::client().await;
+    let waiting = schema::waiting(&client, &lane.schema(), &lane.name).await.unwrap();
+    assert_eq!((waiting.dead_letters, lane.take(&lane.dead()).await.len()), (0, 1));
     lane.close().await;
 }
 

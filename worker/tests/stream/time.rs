@@ -69,6 +69,28 @@ async fn silence_closes_windows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_has_nothing_but_events_in_error_holds_no_window() {
+    let lane = Lane::new("time_errors", 2).await;
+    let at = now();
+    lane.publish(&[Sent::new(0, &json!({"k": "a"}), at)]).await;
+    let query = "SELECT k, COUNT(*) AS c FROM input GROUP BY k, TUMBLINGWINDOW(second, 1)";
+    let worker = lane.worker(query, &[(TICK_MILLIS, "400")]).await;
+    let broken = async {
+        // More often than a tick is due after silence.
+        loop {
+            lane.publish(&[Sent { partition: 1, body: b"{".to_vec(), arrival: Some(now()) }]).await;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        rows = lane.await_rows(1) => assert_eq!(rows, [json!({"k": "a", "c": 1})]),
+        () = broken => {}
+    }
+    worker.stop().await;
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_somebody_else_is_no_tick() {
     use drover_worker::stream::TICK;
     use lapin::{

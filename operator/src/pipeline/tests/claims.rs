@@ -7,8 +7,12 @@ use serde_json::json;
 use super::model::{World, holding, spec};
 use crate::{
     condition::find,
+    minted::Found,
     names,
-    pipeline::plan::{Doomed, Mark},
+    pipeline::{
+        observe::{hub_and_management, with_users},
+        plan::{Doomed, Mark},
+    },
     problem::{External, Problem},
 };
 
@@ -512,4 +516,53 @@ fn pods_that_a_quota_refuses_are_told_apart_from_others_that_are_not_created() {
         world.step();
         assert_eq!(reason(&world, "WorkersReady"), format!("False {told}"));
     }
+}
+
+#[test]
+fn users_that_are_missing_keep_a_revision_from_starting_and_not_from_being_sized() {
+    let problem = || Some(Problem::new("ManagementUnreachable", "it is not reached"));
+    let found = |problem| Found { problem, ..Found::default() };
+    let fine = || External::Fine(());
+    assert!(with_users(fine(), None).is_fine() && with_users(fine(), Some(found(None))).is_fine());
+    assert!(!with_users(fine(), Some(found(problem()))).is_fine());
+    let before = Problem::new("AccessRefused", "no");
+    let kept = with_users(External::<()>::Problem(before.clone()), Some(found(problem())));
+    assert_eq!(kept, External::Problem(before), "the first cause is told");
+    let mut world = running();
+    world.hub = External::Problem(problem().unwrap());
+    world.decided(3);
+    world.step();
+    assert_eq!(world.replicas(&world.deployments()[0]), 3);
+    assert_eq!(reason(&world, "HubReady"), "False ManagementUnreachable");
+}
+
+#[test]
+fn a_password_that_cannot_be_renewed_is_told_with_its_user() {
+    let mut world = running();
+    let held_up = vec!["drover.n.p.0.worker-a".to_owned()];
+    world.secrets.as_mut().unwrap().minted = Some(Found { held_up, ..Found::default() });
+    world.step();
+    let told = find(&world.status().conditions, "HubReady").map(|c| c.message.clone()).unwrap();
+    assert!(told.contains("drover.n.p.0.worker-a"), "{told}");
+    assert_eq!(reason(&world, "HubReady"), "True Connected");
+}
+
+#[test]
+fn a_management_api_is_on_an_allowed_host_and_asked_for_only_where_users_are_made() {
+    let secret = serde_json::from_value(json!({"name": "hub"})).unwrap();
+    let data = |management: &str| {
+        let keys = [("uri", "amqps://u:p@good.example/"), ("managementUri", management)];
+        keys.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    };
+    let allowed = "good.example".parse().unwrap();
+    let found = |management, minted| hub_and_management(&allowed, &secret, &data(management), minted);
+    let (hub, management) = found("https://good.example:15671", true);
+    assert!(management.is_some_and(|m| m.is_ok()));
+    let (_, refused) = found("https://evil.example:15671", true);
+    let problem = refused.unwrap().unwrap_err();
+    assert_eq!(problem.reason, "HostNotAllowed");
+    assert!(problem.message.contains("key managementUri of secret hub"), "{}", problem.message);
+    let (plain, none) = found("https://evil.example:15671", false);
+    assert!(none.is_none());
+    assert_ne!(hub.unwrap().1, plain.unwrap().1, "the given user's password is read by no worker");
 }

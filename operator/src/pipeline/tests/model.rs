@@ -79,7 +79,7 @@ impl World {
         Self {
             object,
             owned: Owned::default(),
-            secrets: Some(Secrets { digest: "d".to_owned(), hub_port: 5671, sink_port: Some(5432) }),
+            secrets: Some(Secrets { digest: "d".to_owned(), minted: None, hub_port: 5671, sink_port: Some(5432) }),
             hub: External::Fine(HubFacts { dead: 0, oldest: None }),
             store: External::Fine(()),
             suspects: None,
@@ -118,11 +118,13 @@ impl World {
             hub: self.hub.clone(),
             store: self.store.clone(),
             owned: self.owned.clone(),
+            made: Vec::new(),
             suspects: self.suspects.clone(),
             workers: self.workers.clone(),
             scale: self.scale,
             mirror: self.mirror(),
             evidence: self.evidence(),
+            pace: None,
             turn: self.turn,
             redrive: self.redrive.clone(),
             install: Install {

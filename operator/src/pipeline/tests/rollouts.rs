@@ -1,6 +1,6 @@
 //! What is promised of a new revision's way to the source, with plans that are acted on: also by an operator that dies at any write.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use drover_crds::api::{Cutover, Evidence, RolloutPhase, RolloutSpec, Tally};
 use k8s_openapi::{
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     names,
     pipeline::{plan::Doomed, snapshot::Owned},
+    problem::Problem,
 };
 
 /// Both sides do well for long enough.
@@ -52,6 +53,20 @@ fn variable(world: &World, name: &str, variable: &str) -> Option<String> {
     let found = all.into_iter().find(|d| d.metadata.name.as_deref() == Some(name))?;
     let worker = &found.spec.as_ref()?.template.spec.as_ref()?.containers[0];
     worker.env.iter().flatten().find(|e| e.name == variable)?.value.clone()
+}
+
+#[test]
+fn a_preview_ends_with_all_else_where_a_host_is_not_allowed() {
+    let mut world = running();
+    asks_for(&mut world, "registry.example/mine:2");
+    until(&mut world, RolloutPhase::Previewing);
+    world.step();
+    let asked =
+        |world: &World| world.owned.previews.iter().map(|d| d.spec.as_ref().unwrap().replicas).collect::<Vec<_>>();
+    assert_eq!(asked(&world), [Some(1)]);
+    world.refused = Some(Problem::new("HostNotAllowed", "evil"));
+    world.step();
+    assert_eq!(asked(&world), [Some(0)]);
 }
 
 #[test]
@@ -331,7 +346,8 @@ fn requests_by_annotation_are_answered_once() {
 /// Drives a rollout to its end; the operator dies at the write with this number, if there are so many. Gives the writes that there were.
 fn drive(mut world: World, dies_at: usize) -> (World, usize) {
     let mut writes = 0;
-    for _ in 0..40 {
+    for _ in 0..60 {
+        world.clock += Duration::from_secs(1);
         let plan = world.plan();
         let all = plan.writes.len() + usize::from(plan.status.is_some()) + plan.deletes.len();
         let alive = if (writes..writes + all).contains(&dies_at) { dies_at - writes } else { usize::MAX };

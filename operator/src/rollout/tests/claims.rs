@@ -206,6 +206,25 @@ fn one_that_cannot_carry_the_load_is_given_more_once_and_then_is_too_slow() {
 }
 
 #[test]
+fn one_that_shares_the_load_and_is_no_slower_waits_for_what_both_lack() {
+    let mut facts = facts("b");
+    facts.policy.progress_deadline_seconds = 60;
+    let mut verifying = on_the_way(RolloutPhase::Verifying);
+    verifying.scaled_up = true;
+    let mut judge = |pace, seconds, shares: (i64, i64)| {
+        facts.new.pace = pace;
+        let state = after(&verifying, &facts, evidence(seconds, (shares.0, 0), (shares.1, 0)));
+        (state.phase, state.reason)
+    };
+    let is = |phase, reason: &str| (phase, reason.to_owned());
+    assert_eq!(judge(Some(1.1), 30.0, (600, 400)), is(RolloutPhase::Verifying, "SharesLoad"));
+    assert_eq!(judge(Some(1.1), 60.0, (600, 400)), is(RolloutPhase::RollingBack, "ProgressDeadlineExceeded"));
+    assert_eq!(judge(Some(1.1), 40.0, (970, 30)), is(RolloutPhase::Stable, "Verified"));
+    assert_eq!(judge(Some(2.0), 30.0, (600, 400)), is(RolloutPhase::RollingBack, "TooSlow"));
+    assert_eq!(judge(None, 30.0, (600, 400)), is(RolloutPhase::RollingBack, "TooSlow"), "nothing speaks for it");
+}
+
+#[test]
 fn a_failed_takeover_is_taken_away_before_it_is_called_aborted() {
     let mut facts = facts("b");
     let failed = after(&on_the_way(RolloutPhase::Verifying), &facts, evidence(12.0, (400, 40), (3, 0)));

@@ -1,5 +1,7 @@
 //! Properties over random histories.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::claims::policy;
@@ -54,13 +56,13 @@ fn sample() -> impl Strategy<Value = Sample> {
     ];
     let workers = prop::option::weighted(0.8, prop::collection::vec(worker(), 0..5));
     (at, depth, 0..30_u32, workers, prop_oneof![3 => Just(0_u32), 1 => 0..4_u32]).prop_map(
-        |(at, depth, replicas, workers, silent)| Sample {
-            at,
-            depth,
-            replicas,
-            revision: String::new(),
-            workers,
-            silent,
+        |(at, depth, replicas, mut workers, silent)| {
+            // A pod answers once in a sample.
+            let mut known = HashSet::new();
+            if let Some(workers) = &mut workers {
+                workers.retain(|w| known.insert(w.id.clone()));
+            }
+            Sample { at, depth, replicas, revision: String::new(), workers, silent }
         },
     )
 }

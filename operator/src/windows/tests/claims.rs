@@ -7,6 +7,7 @@ use super::model::{COUNTS, SUMS, World, spec};
 use crate::{
     pipeline::plan::Doomed,
     problem::{External, Problem},
+    rollout::Command,
 };
 
 fn yes(reason: &str) -> (String, String) {
@@ -142,6 +143,30 @@ fn a_change_of_mind_before_the_boundary_ends_only_what_was_new() {
     world.converge();
     assert_eq!(world.states(), [old].into());
     assert_eq!(world.status().phase, Some(Phase::Running));
+}
+
+#[test]
+fn a_request_to_promote_is_for_the_text_that_it_was_made_for() {
+    let mut world = World::new(spec());
+    world.converge();
+    let old = world.wanted();
+    world.edit(|s| s.query = SUMS.to_owned());
+    world.begin();
+    let second = world.wanted();
+    world.emits(&old, &second, None, false);
+    world.object.metadata.annotations = Some([(Command::Promote.annotation().to_owned(), "1".to_owned())].into());
+    world.converge();
+    assert!(world.snapshot().promoted());
+    let waits = world.status().promotion.expect("it waits");
+    assert_eq!((&*waits.id, &*waits.version), ("1", &*second));
+    world.edit(|s| s.query = SUMS.replace("10", "20"));
+    let plan = world.step();
+    assert!(plan.events.iter().any(|e| e.reason == "PromotionLapsed"), "{:?}", plan.events);
+    assert!(!world.snapshot().promoted());
+    assert_eq!((world.status().promotion, world.status().handled_requests), (None, vec!["1".to_owned()]));
+    assert!(world.step().events.iter().all(|e| e.reason != "PromotionLapsed"), "told once");
+    world.object.metadata.annotations = Some([(Command::Promote.annotation().to_owned(), "2".to_owned())].into());
+    assert!(world.snapshot().promoted(), "asked anew");
 }
 
 #[test]

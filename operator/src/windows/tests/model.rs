@@ -83,7 +83,7 @@ impl World {
         let mut world = Self {
             object,
             owned: Owned::default(),
-            secrets: Some(Secrets { digest: "d".to_owned(), hub_port: 5671, sink_port: Some(5432) }),
+            secrets: Some(Secrets { digest: "d".to_owned(), minted: None, hub_port: 5671, sink_port: Some(5432) }),
             hub: External::Fine(HubFacts { dead: 0, routed: 4 }),
             rows: State::default(),
             store: None,
@@ -108,7 +108,11 @@ impl World {
             self.rows.partitions.push(Partition {
                 revision: revision.clone(),
                 part: 0,
+                generation: 0,
                 next_offset: 0,
+                gone: false,
+                taken: 0,
+                dead_lettered: 0,
                 read_at: None,
                 lost: 0,
                 lost_at: None,
@@ -145,6 +149,7 @@ impl World {
             hub: self.hub.clone(),
             store: self.store.clone().map_or_else(|| External::Fine(self.rows.clone()), External::Problem),
             owned: self.owned.clone(),
+            made: Vec::new(),
             workers: self.workers.clone(),
             scale: self.scale,
             install: Install {

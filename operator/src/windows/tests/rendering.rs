@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::model::{SUMS, World, spec};
-use crate::pipeline::plan::yaml;
+use crate::{
+    minted::{Found, KeyRef, Role},
+    pipeline::plan::yaml,
+};
 
 #[test]
 fn objects_of_a_small_query() {
@@ -61,4 +64,16 @@ fn only_what_changes_rows_makes_another_version() {
         |s| s["sink"] = json!({"hub": {"exchange": "x"}}),
     ];
     assert!(other.into_iter().all(|change| version(change) != plain));
+}
+
+#[test]
+fn workers_are_told_of_the_querys_user() {
+    let mut world = World::new(spec());
+    let key = KeyRef { secret: "w-hub-query".into(), key: "uri-b".into(), print: "x".into() };
+    let keys = [(Role::Query, key)].into();
+    world.secrets.as_mut().unwrap().minted = Some(Found { keys, ..Found::default() });
+    let text = yaml(world.plan());
+    let (_, address) = text.split_once("name: DROVER_HUB_URI").unwrap();
+    let (address, _) = address.split_once("name: DROVER_HUB_CA").unwrap();
+    assert!(address.contains("w-hub-query") && address.contains("uri-b"), "{address}");
 }

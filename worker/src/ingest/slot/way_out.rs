@@ -8,6 +8,7 @@ use lapin::message::Delivery;
 use super::{
     super::{
         clock,
+        context::Context,
         envelope::Mark,
         meter::Outcome,
         publisher::{PublishError, Receipt},
@@ -25,9 +26,8 @@ impl Slot {
     pub(crate) async fn redirect(mut self, strays: Vec<Delivery>) -> SlotEnd {
         let (context, started) = (Arc::clone(&self.context), clock::now());
         context.meter.works(started);
-        let (exit, mut course) = (context.last_exit(), Course::new(strays.len()));
-        for (message, delivery) in strays.iter().enumerate() {
-            let way = context.suspicion.way(&context.sender, delivery, exit.as_deref());
+        let mut course = Course::new(strays.len());
+        for (message, way) in self.ways(&strays).await.into_iter().enumerate() {
             Self::send(message, way, &mut course);
         }
         // What is left after a surrender is a stray again.
@@ -37,6 +37,23 @@ impl Slot {
         let now = clock::now();
         context.meter.rests(now);
         self.ended(Vec::new(), course.left(strays), now.duration_since(started))
+    }
+
+    /// Where they go. A killer is there for some time longer if nobody has said yet how a container ended.
+    async fn ways(&self, strays: &[Delivery]) -> Vec<Way> {
+        let Context { sender, suspicion, .. } = &*self.context;
+        let ways = |exit: Option<String>| -> Vec<Way> {
+            strays.iter().map(|delivery| suspicion.way(sender, delivery, exit.as_deref())).collect()
+        };
+        let at_once = ways(self.context.last_exit());
+        if !at_once.iter().any(|way| matches!(way, Way::Dead(_))) {
+            return at_once;
+        }
+        let exit = tokio::select! {
+            exit = self.context.awaited_exit() => exit,
+            () = self.surrender.cancelled() => None,
+        };
+        ways(exit)
     }
 
     fn send(message: usize, way: Way, course: &mut Course) {

@@ -88,6 +88,8 @@ fn a_handler_that_dies_at_the_last_step_leaves_the_next_start_to_be_written() {
     }
     let Way::Dead(why) = suspicion.way(&me, &at, None) else { panic!() };
     assert!(why.error.ends_with("OOMKilled"), "{}", why.error);
+    let Way::Dead(why) = suspicion.way(&me, &at, Some("handler: exit code 139")) else { panic!() };
+    assert!(why.error.ends_with("last exit: OOMKilled; handler: exit code 139"), "{}", why.error);
     assert_eq!(envelope::attempts(&me, &at), 2);
 }
 

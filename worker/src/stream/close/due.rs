@@ -10,7 +10,10 @@ use super::{
     },
     Window,
 };
-use crate::query::{StoredPartial, windows::ceil};
+use crate::{
+    query::{StoredPartial, windows::ceil},
+    store::typed::typed,
+};
 
 /// Domain and key of the last group that was read.
 pub(super) type Cursor = (Vec<u8>, Vec<u8>);
@@ -93,7 +96,10 @@ impl Due {
         let mut limit = most;
         loop {
             let rows = client
-                .query(&statement, &[&job.query, &job.revision, &step, &place, &to, &domain, &key, &limit])
+                .query_typed(
+                    &statement,
+                    &typed(&[&job.query, &job.revision, &step, &place, &to, &domain, &key, &limit]),
+                )
                 .await?;
             let last = (rows.len() as u64) < limit.unsigned_abs();
             let mut partials: Vec<StoredPartial> = rows.iter().map(stored).collect();

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::{SchemaError, failed, lock, sql, unlock};
+use crate::store::typed::typed;
 
 /// What came of a hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +48,8 @@ async fn put(
          WHERE b.query = $1 ORDER BY p.part FOR UPDATE OF p",
     );
     let open = i64::MAX;
-    let mut closed = client.query(&closed, &[&query, &open, &old, &new]).await.map_err(failed)?;
-    closed.extend(client.query(&read, &[&query, &open, &old, &new]).await.map_err(failed)?);
+    let mut closed = client.query_typed(&closed, &typed(&[&query, &open, &old, &new])).await.map_err(failed)?;
+    closed.extend(client.query_typed(&read, &typed(&[&query, &open, &old, &new])).await.map_err(failed)?);
     if !closed.iter().all(|row| row.get(0)) {
         return Ok(());
     }
@@ -60,12 +61,13 @@ async fn put(
              since = CASE WHEN b.new_revision = excluded.old_revision THEN b.at ELSE b.since END
          WHERE (b.old_revision, b.new_revision) <> (excluded.old_revision, excluded.new_revision)",
     );
-    client.execute(&insert, &[&query, &old, &new, &i64::MIN, &open]).await.map_err(failed)?;
+    client.execute_typed(&insert, &typed(&[&query, &old, &new, &i64::MIN, &open])).await.map_err(failed)?;
     *done = true;
     Ok(())
 }
 
-/// Draws the boundary no earlier than either revision has closed, and no earlier than any event that was read. Staged before, and the new revision has closed something.
+/// Draws the boundary no earlier than either revision has closed, and no earlier than any event that was read. From where both have read
+/// on, dead letters are the new revision's.
 ///
 /// # Errors
 /// If a statement fails.
@@ -97,14 +99,14 @@ async fn draw(
         "SELECT upto, GREATEST(upto, target), revision = $3 FROM @.close WHERE query = $1 AND revision IN ($2, $3)
          ORDER BY revision, step, win FOR UPDATE",
     );
-    let mut rows = client.query(&closed, &[&query, &old, &new]).await.map_err(failed)?;
+    let mut rows = client.query_typed(&closed, &typed(&[&query, &old, &new])).await.map_err(failed)?;
     // And whoever commits a batch holds these: steps without windows emit rows at the times of events.
     let read = sql(
         schema,
         "SELECT watermark, GREATEST(watermark, max_event_time), revision = $3 FROM @.partition WHERE query = $1 AND revision IN ($2, $3)
          ORDER BY revision, part FOR UPDATE",
     );
-    rows.extend(client.query(&read, &[&query, &old, &new]).await.map_err(failed)?);
+    rows.extend(client.query_typed(&read, &typed(&[&query, &old, &new])).await.map_err(failed)?);
     let furthest = rows.iter().map(|row| row.get::<_, i64>(1)).max();
     let new_upto = rows.iter().filter(|row| row.get(2)).map(|row| row.get::<_, i64>(0)).min();
     let (Some(at), Some(new_upto)) = (furthest, new_upto) else { return Ok(()) };
@@ -114,8 +116,19 @@ async fn draw(
              AND at = $6 AND since <= $5 AND $5 > $7",
     );
     let (open, never) = (i64::MAX, i64::MIN);
-    let drawn = client.execute(&staged, &[&query, &old, &new, &at, &new_upto, &open, &never]).await.map_err(failed)?;
+    let drawn = client
+        .execute_typed(&staged, &typed(&[&query, &old, &new, &at, &new_upto, &open, &never]))
+        .await
+        .map_err(failed)?;
     if drawn > 0 {
+        let letters = sql(
+            schema,
+            "WITH seen AS (SELECT part, max(next_offset) AS upto FROM @.partition WHERE query = $1 AND revision IN ($2, $3) GROUP BY part)
+             UPDATE @.partition p SET letters_from = CASE WHEN p.revision = $3 THEN seen.upto ELSE p.letters_from END,
+                 letters_to = CASE WHEN p.revision = $2 THEN seen.upto END
+             FROM seen WHERE p.query = $1 AND p.revision IN ($2, $3) AND p.part = seen.part",
+        );
+        client.execute_typed(&letters, &typed(&[&query, &old, &new])).await.map_err(failed)?;
         *boundary = Boundary::At(at);
     }
     Ok(())

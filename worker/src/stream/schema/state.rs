@@ -3,6 +3,7 @@
 use tokio_postgres::{Client, Row};
 
 use super::{SchemaError, failed, lock, sql, unlock};
+use crate::store::typed::typed;
 
 /// The rows of a query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,8 +38,12 @@ pub struct Partition {
     pub revision: String,
     /// Its number.
     pub part: i32,
+    /// How often its stream has been another one.
+    pub generation: i64,
     /// The offset that is read next.
     pub next_offset: i64,
+    /// Its stream was gone when it was looked for last, and is not known to be there again.
+    pub gone: bool,
     /// Arrival of the newest message that was read, or the clock of the newest tick, in ticks of 100 ns since 1970.
     pub read_at: Option<i64>,
     /// Messages that were gone before they were read, and 1 for each stream that was declared anew.
@@ -49,6 +54,10 @@ pub struct Partition {
     pub without_arrival: i64,
     /// Messages that were passed over because they end workers.
     pub skipped: i64,
+    /// Events that were on time, adjusted or dropped.
+    pub taken: i64,
+    /// Events that were not, and are kept for a person where the revision emits.
+    pub dead_lettered: i64,
 }
 
 impl State {
@@ -69,19 +78,20 @@ impl State {
 /// If a statement fails.
 pub async fn look(client: &Client, schema: &str, query: &str) -> Result<State, SchemaError> {
     let revisions = sql(schema, "SELECT revision FROM @.revision WHERE query = $1 ORDER BY revision");
-    let revisions = client.query(&revisions, &[&query]).await.map_err(failed)?;
+    let revisions = client.query_typed(&revisions, &typed(&[&query])).await.map_err(failed)?;
     let partitions = sql(
         schema,
-        "SELECT revision, part, next_offset, read_at, lost, extract(epoch FROM lost_at)::bigint, without_arrival, skipped
+        "SELECT revision, part, GREATEST(next_offset, 0), read_at, lost, extract(epoch FROM lost_at)::bigint, without_arrival, skipped,
+             lease_until = 'infinity', on_time + adjusted + dropped, dead_lettered, generation
          FROM @.partition WHERE query = $1 ORDER BY revision, part",
     );
-    let partitions = client.query(&partitions, &[&query]).await.map_err(failed)?;
+    let partitions = client.query_typed(&partitions, &typed(&[&query])).await.map_err(failed)?;
     let open = sql(
         schema,
         "SELECT EXISTS (SELECT FROM @.partial WHERE query = $1) OR EXISTS (SELECT FROM @.outbox WHERE query = $1)
             OR EXISTS (SELECT FROM @.dead_letter WHERE query = $1)",
     );
-    let open = client.query_one(&open, &[&query]).await.map_err(failed)?.get(0);
+    let open = client.query_typed_one(&open, &typed(&[&query])).await.map_err(failed)?.get(0);
     let partition = |row: &Row| Partition {
         revision: row.get(0),
         part: row.get(1),
@@ -91,6 +101,10 @@ pub async fn look(client: &Client, schema: &str, query: &str) -> Result<State, S
         lost_at: row.get(5),
         without_arrival: row.get(6),
         skipped: row.get(7),
+        gone: row.get(8),
+        taken: row.get(9),
+        dead_lettered: row.get(10),
+        generation: row.get(11),
     };
     Ok(State {
         revisions: revisions.iter().map(|row| row.get(0)).collect(),
@@ -110,7 +124,7 @@ async fn emission(client: &Client, schema: &str, query: &str) -> Result<Option<E
                 AND c.upto <= b.at)
          FROM @.boundary b WHERE b.query = $1",
     );
-    let rows = client.query(&find, &[&query, &i64::MAX]).await.map_err(failed)?;
+    let rows = client.query_typed(&find, &typed(&[&query, &i64::MAX])).await.map_err(failed)?;
     let found = |row: &Row| Emission { old: row.get(0), new: row.get(1), at: row.get(2), passed: row.get(3) };
     Ok(rows.first().map(found))
 }
@@ -129,9 +143,9 @@ pub async fn finish(client: &Client, schema: &str, query: &str, revision: &str) 
 async fn remove(client: &Client, schema: &str, query: &str, revision: &str) -> Result<(), SchemaError> {
     for table in ["partial", "substream", "close", "partition", "worker", "revision"] {
         let delete = sql(schema, &format!("DELETE FROM @.{table} WHERE query = $1 AND revision = $2"));
-        client.execute(&delete, &[&query, &revision]).await.map_err(failed)?;
+        client.execute_typed(&delete, &typed(&[&query, &revision])).await.map_err(failed)?;
     }
     let nobody =
         sql(schema, "UPDATE @.boundary SET old_revision = '' WHERE query = $1 AND old_revision = $2 AND at < $3");
-    client.execute(&nobody, &[&query, &revision, &i64::MAX]).await.map(drop).map_err(failed)
+    client.execute_typed(&nobody, &typed(&[&query, &revision, &i64::MAX])).await.map(drop).map_err(failed)
 }
