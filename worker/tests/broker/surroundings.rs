@@ -189,8 +189,7 @@ impl Lane {
         let name = &self.name;
         let sql = format!(
             "DROP TABLE IF EXISTS \"{name}\" CASCADE; CREATE TABLE \"{name}\" ({columns});
-             GRANT SELECT, INSERT, UPDATE ON \"{name}\" TO drover_worker;
-             GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO drover_worker"
+             GRANT SELECT, INSERT, UPDATE ON \"{name}\" TO drover_worker"
         );
         self.sql(&sql).await;
     }
