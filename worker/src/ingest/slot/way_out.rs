@@ -42,18 +42,18 @@ impl Slot {
     /// Where they go. A killer is there for some time longer if nobody has said yet how a container ended.
     async fn ways(&self, strays: &[Delivery]) -> Vec<Way> {
         let Context { sender, suspicion, .. } = &*self.context;
-        let ways = |exit: Option<String>| -> Vec<Way> {
-            strays.iter().map(|delivery| suspicion.way(sender, delivery, exit.as_deref())).collect()
+        let ways = |exit: Option<&str>| -> Vec<Way> {
+            strays.iter().map(|delivery| suspicion.way(sender, delivery, exit)).collect()
         };
-        let at_once = ways(self.context.last_exit());
-        if !at_once.iter().any(|way| matches!(way, Way::Dead(_))) {
+        let known = self.context.last_exit();
+        let at_once = ways(known.as_deref());
+        if known.is_some() || !at_once.iter().any(|way| matches!(way, Way::Dead(_))) {
             return at_once;
         }
-        let exit = tokio::select! {
-            exit = self.context.awaited_exit() => exit,
-            () = self.surrender.cancelled() => None,
-        };
-        ways(exit)
+        tokio::select! {
+            exit = self.context.awaited_exit() => ways(exit.as_deref()),
+            () = self.surrender.cancelled() => ways(self.context.last_exit().as_deref()),
+        }
     }
 
     fn send(message: usize, way: Way, course: &mut Course) {
