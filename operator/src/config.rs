@@ -1,8 +1,12 @@
 //! How the operator is set up: flags, or environment variables of the same meaning.
 
+mod traces;
+
 use std::net::SocketAddr;
 
 use crate::hosts::AllowedHosts;
+pub(crate) use traces::Collector;
+pub use traces::Traces;
 
 /// Settings of `drover-operator run`.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,6 +25,9 @@ pub struct Config {
     /// it is empty
     #[arg(long, env = "DROVER_ALLOWED_HOSTS", hide_default_value = true, default_value = "")]
     pub allowed_hosts: AllowedHosts,
+    /// Where workers send spans
+    #[command(flatten)]
+    pub traces: Traces,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "DROVER_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,

@@ -37,6 +37,7 @@ pub(crate) mod reject;
 mod session;
 pub(crate) mod sink;
 mod slot;
+mod spans;
 mod sql;
 pub mod status;
 mod suspect;
@@ -57,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     hub,
     settings::{Role, Settings},
+    traces::TracesError,
 };
 use backoff::Backoff;
 use context::Context;
@@ -77,6 +79,9 @@ pub enum RunError {
     /// The sink cannot be spoken to.
     #[error("the sink cannot be used")]
     Sink(#[source] sink::SinkError),
+    /// Spans cannot be sent to the collector.
+    #[error("the collector of traces cannot be used")]
+    Traces(#[source] TracesError),
     /// The address for health, metrics and status cannot be bound.
     #[error("cannot listen for health, metrics and status")]
     Listen(#[source] io::Error),
@@ -96,7 +101,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
 /// As [`run`], with health, metrics and status on a socket of the caller's.
 ///
 /// # Errors
-/// If the query is refused, or the sink cannot be spoken to.
+/// If the query is refused, or the sink or the collector of traces cannot be spoken to.
 pub async fn run_on(
     settings: Settings,
     listener: TcpListener,
@@ -121,6 +126,10 @@ pub async fn run_on(
         }
     }
     let _ = timeout(CLOSE, context.link.close()).await;
+    if let Some(traces) = &context.traces {
+        // A collector that takes nothing is not waited for.
+        let _ = timeout(CLOSE, traces.close()).await;
+    }
     stop.cancel();
     // Health is answered to the end; an open request does not keep the process.
     let _ = timeout(CLOSE, served).await;

@@ -9,5 +9,6 @@ pub mod settings;
 pub mod store;
 pub mod stream;
 pub mod tls;
+mod traces;
 
 pub use ingest::{redrive, status};

@@ -1,6 +1,7 @@
 //! What a worker is told: environment variables in, settings out. Reads no file and connects to nothing.
 
 mod role;
+mod traces;
 mod web;
 
 use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use role::Role;
+pub use traces::{TRACES_CA, TRACES_ENDPOINT, TRACES_RATIO, Traces};
 pub use web::{Handler, Server};
 
 /// Namespace of the pipeline; for logs and headers.
@@ -165,6 +167,8 @@ pub struct Settings {
     pub memory_limit: Option<u64>,
     /// Where health, metrics and status are served.
     pub listen: SocketAddr,
+    /// Where spans go, if anywhere.
+    pub traces: Option<Traces>,
 }
 
 /// Who a worker is; empty texts where it is run by hand.
@@ -248,6 +252,7 @@ impl Settings {
             grace: Duration::from_secs(grace.into()),
             memory_limit: env.optional(MEMORY_LIMIT_BYTES, "a number of bytes")?,
             listen: env.number(LISTEN, "an address and port such as 0.0.0.0:8080", default_listen())?,
+            traces: Traces::from_env(&env)?,
         })
     }
 }

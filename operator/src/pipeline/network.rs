@@ -20,11 +20,15 @@ use crate::names;
 const DNS: u16 = 53;
 
 impl Subject<'_> {
-    /// Out: DNS, the ports of hub and sink, and what the spec adds. In: the port with health, metrics and state, from the
+    /// Out: DNS, the ports of hub, sink and collector, and what the spec adds. In: the port with health, metrics and state, from the
     /// operator's namespace and from those that are labelled for it.
     pub(super) fn network_policy(&self) -> NetworkPolicy {
         let mut ports = vec![self.secrets.hub_port];
-        ports.extend(self.secrets.sink_port.filter(|p| *p != self.secrets.hub_port));
+        for more in [self.secrets.sink_port, self.install.collector.port].into_iter().flatten() {
+            if !ports.contains(&more) {
+                ports.push(more);
+            }
+        }
         let namespace = self.install.namespace.as_deref();
         policy(self.service_account().metadata, self.selector(), &ports, &self.pipeline.egress, namespace)
     }

@@ -197,6 +197,8 @@ impl Subject<'_> {
             (var::WORKER_CONCURRENCY.to_owned(), p.concurrency.to_string()),
             (var::GRACE_SECONDS.to_owned(), template::WORK_SECONDS.to_string()),
         ]);
+        let collector = &self.install.collector.environment;
+        env.extend(collector.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         if let Some(query) = &p.transform {
             env.insert(var::TRANSFORM_QUERY.to_owned(), query.clone());
         }

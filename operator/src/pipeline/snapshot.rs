@@ -127,6 +127,8 @@ pub(crate) struct Install {
     pub pull_policy: String,
     /// Namespace of the operator.
     pub namespace: Option<String>,
+    /// Where workers of pipelines send spans.
+    pub collector: Collector,
 }
 
 impl Snapshot {

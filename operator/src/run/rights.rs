@@ -237,6 +237,7 @@ async fn the_chart_grants_what_the_code_uses_and_nothing_else() {
         worker_pull_policy: "Never".into(),
         namespaces: Vec::new(),
         allowed_hosts: "".parse().unwrap(),
+        traces: Traces::default(),
         listen: "127.0.0.1:0".parse().unwrap(),
         max_rollouts: 1,
         log_format: "text".into(),

@@ -26,9 +26,10 @@ use super::{
     publisher::{Link, Outgoing, PublishError, Publisher, Receipt},
     reject::Rejection,
     sink::Target,
+    spans::{Work, Works},
     suspect::{Suspicion, Transfer},
 };
-use crate::{query::Transform, settings::Settings};
+use crate::{query::Transform, settings::Settings, traces::Traces};
 
 /// Key of the pipeline's exchange that leads to the dead-letter queue.
 const DEAD: &str = "dead";
@@ -53,6 +54,12 @@ pub(crate) struct Context {
     pub(crate) suspicion: Suspicion,
     /// The worker is a preview, and works on these.
     pub(crate) preview: Option<Sample>,
+    /// Where spans go; those of copies go nowhere.
+    pub(crate) traces: Option<Traces>,
+    /// What the sink does with a message, and a handler.
+    pub(crate) work: Works,
+    /// The queue that is read.
+    pub(crate) queue: String,
     exchange: String,
     /// Where messages of the queue that is read come back by.
     return_key: String,
@@ -71,6 +78,9 @@ impl Context {
             queue: settings.source.queue.clone(),
             process: process(),
         });
+        let meter = Meter::new(settings.handler.map(|handler| handler.timeout));
+        let traced = settings.traces.as_ref().filter(|_| settings.preview.is_none());
+        let traces = traced.map(|traces| Traces::new(traces, &settings.identity, meter.spans()));
         Ok(Self {
             preparation: Preparation {
                 id: settings.source.id.clone(),
@@ -90,7 +100,10 @@ impl Context {
             last_exit: settings.last_exit.clone(),
             guard: Mutex::default(),
             holds: Holds::default(),
-            meter: Meter::new(settings.handler.map(|handler| handler.timeout)),
+            meter,
+            traces: traces.transpose().map_err(RunError::Traces)?,
+            work: Works { sink: Work::of_sink(&settings.sink), handler: Work::of_handler() },
+            queue: settings.queue(),
             exchange: settings.exchange.clone(),
             publisher: AsyncMutex::new(Publisher::new(Arc::clone(&link))),
             link,

@@ -6,7 +6,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use lapin::{message::Delivery, types::ShortString};
 
-use super::envelope::{self, Sender};
+use super::{
+    envelope::{self, Sender},
+    spans,
+};
 
 /// The type of an event whose message has none.
 const TYPE: &str = "dev.drover.message";
@@ -19,6 +22,8 @@ pub(crate) struct Event<'a> {
     pub(crate) id: &'a str,
     /// Results are thrown away.
     pub(crate) preview: bool,
+    /// The span in whose name it goes on, in place of what the message says itself.
+    pub(crate) traceparent: Option<&'a str>,
 }
 
 impl Event<'_> {
@@ -47,6 +52,8 @@ impl Event<'_> {
         if let Some(time) = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
             set("ce-time", &time.to_string());
         }
+        set(spans::TRACEPARENT, self.traceparent.or_else(|| spans::header(self.delivery, spans::TRACEPARENT)).unwrap_or_default());
+        set(spans::TRACESTATE, spans::header(self.delivery, spans::TRACESTATE).unwrap_or_default());
         if let Ok(kind) = HeaderValue::from_str(kind) {
             headers.insert(header::CONTENT_TYPE, kind);
         }
@@ -96,7 +103,7 @@ mod tests {
         let sender = Sender { identity, queue: "q".to_owned(), process: "me".to_owned() };
         let mut delivery = Delivery::mock(1, "amq.topic".into(), "devices.7".into(), false, Vec::new());
         delivery.properties = properties;
-        let event = Event { sender: &sender, delivery: &delivery, id: "é 1%", preview };
+        let event = Event { sender: &sender, delivery: &delivery, id: "é 1%", preview, traceparent: None };
         event.headers(content_type(&delivery))
     }
 

@@ -46,6 +46,18 @@ pub(crate) enum Verdict {
     Died { exit: String },
 }
 
+impl Verdict {
+    /// Why it did not go well, if it did not.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Passed(_) | Self::Dropped => None,
+            Self::Refused { why, .. } | Self::Later { why, .. } => Some(why.reason),
+            Self::Absent(_) => Some("HandlerUnreachable"),
+            Self::Died { .. } => Some("HandlerDied"),
+        }
+    }
+}
+
 /// The handler.
 #[derive(Debug)]
 pub(crate) struct Handler {
@@ -81,10 +93,16 @@ impl Handler {
     }
 
     /// Sends it a message, when its turn comes.
-    pub(crate) async fn call(&self, sender: &Sender, delivery: &Delivery, id: Option<&str>) -> Verdict {
+    pub(crate) async fn call(
+        &self,
+        sender: &Sender,
+        delivery: &Delivery,
+        id: Option<&str>,
+        traceparent: Option<&str>,
+    ) -> Verdict {
         let turn = self.ramp.turn().await;
         let id = id.map_or_else(|| Cow::Owned(self.fresh_id(sender)), Cow::Borrowed);
-        let event = Event { sender, delivery, id: &id, preview: self.preview };
+        let event = Event { sender, delivery, id: &id, preview: self.preview, traceparent };
         let headers = event.headers(event::content_type(delivery));
         let reply = self.server.post(&headers, Bytes::copy_from_slice(&delivery.data)).await;
         match &reply {

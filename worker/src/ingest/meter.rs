@@ -25,6 +25,7 @@ use super::{
     reject::{Class, Rejection},
     status,
 };
+use crate::traces::Counts;
 
 /// A sink that is up and finishes nothing for so long while work is in flight means a worker that is stuck: twice the time
 /// an attempt may take.
@@ -53,7 +54,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Written => "written",
             Self::Repeated => "repeated",
@@ -93,6 +94,7 @@ pub(crate) struct Meter {
     pub(crate) skipped: Counter,
     pub(crate) unknown_fields: Counter,
     pub(crate) reconnects: Counter,
+    spans: Family<OutcomeLabel, Counter>,
     pub(crate) batch_messages: Histogram,
     batch_seconds: Histogram,
     pub(crate) prefetch: Gauge,
@@ -135,6 +137,7 @@ impl Meter {
             skipped: Counter::default(),
             unknown_fields: Counter::default(),
             reconnects: Counter::default(),
+            spans: Family::default(),
             batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             batch_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             prefetch: Gauge::default(),
@@ -167,6 +170,7 @@ impl Meter {
             "Connections to the hub that were lost or failed",
             meter.reconnects.clone(),
         );
+        registry.register("spans", "Spans for the collector of traces, by what became of them", meter.spans.clone());
         registry.register("batch_messages", "Messages of a batch", meter.batch_messages.clone());
         registry.register_with_unit(
             "batch_duration",
@@ -185,6 +189,12 @@ impl Meter {
             meter.busy_counter.clone(),
         );
         Self { registry, ..meter }
+    }
+
+    /// Counts what becomes of spans.
+    pub(crate) fn spans(&self) -> Counts {
+        let of = |outcome| self.spans.get_or_create(&OutcomeLabel { outcome }).clone();
+        Counts { exported: of("exported"), failed: of("failed"), dropped: of("dropped") }
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {

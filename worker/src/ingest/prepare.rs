@@ -40,6 +40,8 @@ pub(crate) struct Item<'a> {
     /// A row of its id that says something else is another message's.
     pub(crate) first: bool,
     pub(crate) rows: Vec<(&'a str, Fields<'a>)>,
+    /// The span in whose name it goes on, in place of what it says itself.
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Item<'_> {
@@ -107,7 +109,12 @@ fn answered(body: &[u8]) -> Result<Vec<Cow<'static, str>>, Rejection> {
 }
 
 impl<'a> Prepared<'a> {
-    pub(crate) fn item(&'a self, message: usize, delivery: &'a Delivery) -> Result<Item<'a>, Rejection> {
+    pub(crate) fn item(
+        &'a self,
+        message: usize,
+        delivery: &'a Delivery,
+        traceparent: Option<String>,
+    ) -> Result<Item<'a>, Rejection> {
         let rows = self.texts.iter().map(|text| Ok((&**text, decode::fields(text)?)));
         Ok(Item {
             message,
@@ -115,6 +122,7 @@ impl<'a> Prepared<'a> {
             id: self.id.clone(),
             first: identity::is_first(delivery),
             rows: rows.collect::<Result<_, Rejection>>()?,
+            traceparent,
         })
     }
 }

@@ -9,6 +9,7 @@ mod way_out;
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use lapin::message::Delivery;
 use tokio::{
     sync::mpsc::UnboundedSender,
@@ -24,6 +25,7 @@ use super::{
     meter::Outcome,
     prepare::{Item, Prepared},
     sink::{Attempt, End, Failure, Writer},
+    spans::Spans,
     suspect::Way,
 };
 use course::{Course, Judgement, Refusal, ends};
@@ -97,7 +99,7 @@ impl Slot {
     pub(crate) async fn run(mut self, batch: Vec<Delivery>) -> SlotEnd {
         let (context, started) = (Arc::clone(&self.context), clock::now());
         context.meter.works(started);
-        let mut course = Course::new(batch.len());
+        let mut course = self.course(&batch);
         let end = self.process(&batch, &mut course).await;
         let now = clock::now();
         context.meter.rests(now);
@@ -117,13 +119,17 @@ impl Slot {
             .iter()
             .enumerate()
             .filter_map(|(n, prepared)| Some((n, prepared.as_ref()?)))
-            .filter_map(|(n, prepared)| course.kept(n, prepared.item(n, &batch[n])))
+            .filter_map(|(n, prepared)| course.kept(n, prepared.item(n, &batch[n], course.spans.parent(n))))
             .collect();
         let empty = items.iter().filter(|item| item.rows.is_empty()).map(|item| item.message);
         self.finish(batch, course, empty.collect(), Outcome::Filtered);
         self.write(batch, &mut items, course).await?;
         self.relocate(batch, course).await?;
         self.bury(batch, course).await
+    }
+
+    fn course(&self, batch: &[Delivery]) -> Course {
+        Course::new(batch.len(), Spans::begin(self.context.traces.as_ref(), &self.context.queue, batch))
     }
 
     fn prepare<'b>(&self, batch: &'b [Delivery], course: &mut Course) -> Vec<Option<Prepared<'b>>> {
@@ -178,6 +184,7 @@ impl Slot {
                 halving.settled();
                 continue;
             }
+            let since = clock::today();
             let attempt = self.attempt(&open).await;
             if self.writer.in_doubt() {
                 course.doubt(&mut items[part]);
@@ -187,7 +194,7 @@ impl Slot {
             if late {
                 halving.late();
             }
-            for refusal in self.end(batch, course, ends) {
+            for refusal in self.end(batch, course, ends, since) {
                 let item = items.iter().position(|item| refusal.is_of(item));
                 halving.found(item.expect("what the sink says is of one of its items"));
                 refusals.push(refusal);
@@ -232,7 +239,13 @@ impl Slot {
     }
 
     /// Those that the sink refused, with nothing done about them yet.
-    fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>) -> Vec<Refusal> {
+    fn end(
+        &self,
+        batch: &[Delivery],
+        course: &mut Course,
+        ends: Vec<(usize, End)>,
+        since: Timestamp,
+    ) -> Vec<Refusal> {
         let (mut written, mut repeated, mut refusals) = (Vec::with_capacity(ends.len()), Vec::new(), Vec::new());
         for (message, end) in ends {
             match end {
@@ -247,6 +260,10 @@ impl Slot {
                 }
             }
         }
+        if let Some(work) = &self.context.work.sink {
+            // They end as they are dropped.
+            written.iter().chain(&repeated).for_each(|message| drop(course.spans.child(*message, work, since)));
+        }
         self.finish(batch, course, written, Outcome::Written);
         self.finish(batch, course, repeated, Outcome::Repeated);
         refusals
@@ -259,6 +276,7 @@ impl Slot {
         for message in &messages {
             course.ended[*message] = true;
             course.settled[*message] = true;
+            course.spans.end(*message, outcome);
         }
         if matches!(outcome, Outcome::Written | Outcome::Repeated | Outcome::Filtered) {
             self.context.guard().good(messages.len() as u64, clock::now());

@@ -86,9 +86,10 @@ impl Writer {
     }
 
     async fn post(&self, item: &Item<'_>) -> Result<End, Failure> {
+        let traceparent = item.traceparent.as_deref();
         for (row, (text, _)) in item.rows.iter().enumerate() {
             let id = item.row_id(row).unwrap_or_else(|| Cow::Owned(self.fresh_id(item, row)));
-            let event = Event { sender: &self.sender, delivery: item.delivery, id: &id, preview: false };
+            let event = Event { sender: &self.sender, delivery: item.delivery, id: &id, preview: false, traceparent };
             let headers = event.headers("application/json");
             let reply = self.server.post(&headers, Bytes::copy_from_slice(text.as_bytes())).await;
             if let Some(end) = end(reply)? {

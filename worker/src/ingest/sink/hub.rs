@@ -14,7 +14,7 @@ use super::{
         prepare::Item,
         publisher::{Link, Outgoing, Publisher, Receipt},
         reject::Rejection,
-        template,
+        spans, template,
     },
     Attempt, End, Failure,
 };
@@ -122,6 +122,11 @@ fn outgoing_of<'i>(
 
 fn properties(item: &Item<'_>, row: usize) -> Result<BasicProperties, Rejection> {
     let mut properties = envelope::passed_on(item.delivery);
+    if let Some(traceparent) = &item.traceparent {
+        let mut headers = properties.headers().clone().unwrap_or_default();
+        headers.insert(spans::TRACEPARENT.into(), envelope::text(traceparent));
+        properties = properties.with_headers(headers);
+    }
     if let Some(id) = item.row_id(row) {
         let id = ShortString::try_new(id)
             .map_err(|e| Rejection::sink("IdTooLong", format!("the message's id is too long for a property: {e}")))?;
@@ -146,7 +151,7 @@ mod tests {
         let mut delivery = Delivery::mock(1, "e".into(), "k".into(), false, Vec::new());
         delivery.properties = BasicProperties::default().with_headers(headers);
         let rows = vec![("{}", decode::fields("{}").unwrap())];
-        let item = Item { message: 0, delivery: &delivery, id: None, first: true, rows };
+        let item = Item { message: 0, delivery: &delivery, id: None, first: true, rows, traceparent: None };
         assert_eq!(outgoing_of("e", None, &item).unwrap_err().reason, "RoutingKeyTooLong");
     }
 }

@@ -4,9 +4,11 @@ use lapin::message::Delivery;
 
 use super::super::{
     envelope::{self, Sender},
+    meter::Outcome,
     outage::Likeness,
     prepare::Item,
     reject::Rejection,
+    spans::Spans,
     suspect::Transfer,
 };
 
@@ -47,12 +49,13 @@ pub(super) struct Course {
     doubted: Vec<bool>,
     pub(super) dead: Vec<(usize, Rejection)>,
     pub(super) moves: Vec<(usize, Transfer)>,
+    pub(super) spans: Spans,
 }
 
 impl Course {
-    pub(super) fn new(messages: usize) -> Self {
+    pub(super) fn new(messages: usize, spans: Spans) -> Self {
         let none = vec![false; messages];
-        Self { ended: none.clone(), settled: none.clone(), doubted: none, dead: Vec::new(), moves: Vec::new() }
+        Self { ended: none.clone(), settled: none.clone(), doubted: none, dead: Vec::new(), moves: Vec::new(), spans }
     }
 
     /// A row of an item's id may be its own from now on.
@@ -64,7 +67,10 @@ impl Course {
     }
 
     /// What did not come to an end. What is possibly written counts as delivered before.
-    pub(super) fn left(self, batch: Vec<Delivery>) -> Vec<Delivery> {
+    pub(super) fn left(mut self, batch: Vec<Delivery>) -> Vec<Delivery> {
+        for (message, _) in self.settled.iter().enumerate().filter(|(_, settled)| !**settled) {
+            self.spans.end(message, Outcome::Returned);
+        }
         let states = self.settled.into_iter().zip(self.doubted);
         let open = batch.into_iter().zip(states).filter(|(_, (settled, _))| !settled);
         open.map(|(delivery, (_, doubted))| Delivery { redelivered: delivery.redelivered || doubted, ..delivery })

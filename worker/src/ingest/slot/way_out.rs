@@ -26,7 +26,7 @@ impl Slot {
     pub(crate) async fn redirect(mut self, strays: Vec<Delivery>) -> SlotEnd {
         let (context, started) = (Arc::clone(&self.context), clock::now());
         context.meter.works(started);
-        let mut course = Course::new(strays.len());
+        let mut course = self.course(&strays);
         for (message, way) in self.ways(&strays).await.into_iter().enumerate() {
             Self::send(message, way, &mut course);
         }
@@ -98,6 +98,9 @@ impl Slot {
             moves.retain(|(n, to)| {
                 let confirmed = receipts.next() == Some(Receipt::Confirmed);
                 if confirmed {
+                    if let Mark::Failed { reason, .. } = &to.mark {
+                        course.spans.fails(*n, reason);
+                    }
                     self.finish(batch, course, vec![*n], outcome(&to.mark));
                 }
                 !confirmed
@@ -142,6 +145,7 @@ impl Slot {
                     let (stage, preview) = (why.stage.as_str(), self.context.preview.is_some());
                     tracing::info!(stage, reason = why.reason, preview, "dead-lettered a message");
                     self.context.meter.dead_letter(why);
+                    course.spans.fails(*n, why.reason);
                     self.finish(batch, course, vec![*n], Outcome::DeadLettered);
                 }
                 !confirmed
