@@ -128,9 +128,8 @@ fn resource(identity: &Identity) -> Resource {
 
 fn exporter(settings: &settings::Traces) -> Result<SpanExporter, TracesError> {
     let tls = tls::client_config(&Material { ca: settings.ca.clone(), ..Material::default() })?;
-    let client = Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .build(tls::connector(tls, CONNECT_TIMEOUT));
+    let client =
+        Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(tls::connector(tls, CONNECT_TIMEOUT));
     Ok(SpanExporter::builder()
         .with_http()
         .with_http_client(Collector { client })

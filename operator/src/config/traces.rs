@@ -9,7 +9,7 @@ const RATIO: f64 = 0.01;
 /// Where workers send spans, and of which messages.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Traces {
-    /// Base URL of a collector of OpenTelemetry to which workers send spans by OTLP over HTTP, such as http://collector.observability:4318
+    /// Base URL of a collector of OpenTelemetry to which workers send spans by OTLP over HTTP; none where it is empty
     #[arg(long, env = "DROVER_TRACES_ENDPOINT", value_parser = endpoint, hide_default_value = true, default_value = "")]
     pub traces_endpoint: String,
     /// Share of the messages that are traced, from 0 to 1, where the publisher has not decided

@@ -18,6 +18,7 @@ use k8s_openapi::{
 };
 
 use crate::{
+    config::Collector,
     minted::Found,
     problem::{External, Problem},
     redrive::Progress,

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     audit::Cause,
+    config::Traces,
     drift::Repair,
     minted::{self, Kept, Look, Role},
     pipeline::{

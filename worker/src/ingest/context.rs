@@ -79,8 +79,8 @@ impl Context {
             process: process(),
         });
         let meter = Meter::new(settings.handler.map(|handler| handler.timeout));
-        let traced = settings.traces.as_ref().filter(|_| settings.preview.is_none());
-        let traces = traced.map(|traces| Traces::new(traces, &settings.identity, meter.spans()));
+        let collector = settings.traces.as_ref().filter(|_| settings.preview.is_none());
+        let traces = collector.map(|collector| Traces::new(collector, &settings.identity, meter.spans()));
         Ok(Self {
             preparation: Preparation {
                 id: settings.source.id.clone(),

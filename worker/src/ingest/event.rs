@@ -52,7 +52,10 @@ impl Event<'_> {
         if let Some(time) = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
             set("ce-time", &time.to_string());
         }
-        set(spans::TRACEPARENT, self.traceparent.or_else(|| spans::header(self.delivery, spans::TRACEPARENT)).unwrap_or_default());
+        set(
+            spans::TRACEPARENT,
+            self.traceparent.or_else(|| spans::header(self.delivery, spans::TRACEPARENT)).unwrap_or_default(),
+        );
         set(spans::TRACESTATE, spans::header(self.delivery, spans::TRACESTATE).unwrap_or_default());
         if let Ok(kind) = HeaderValue::from_str(kind) {
             headers.insert(header::CONTENT_TYPE, kind);
@@ -88,7 +91,10 @@ fn encoded(value: &str) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use lapin::BasicProperties;
+    use lapin::{
+        BasicProperties,
+        types::{AMQPValue, FieldTable},
+    };
 
     use super::*;
     use crate::settings::Identity;
@@ -129,6 +135,23 @@ mod tests {
         ] {
             assert_eq!(headers.get(name).map(|v| v.to_str().unwrap()), Some(value), "{name}");
         }
+    }
+
+    #[test]
+    fn the_trace_is_the_messages_own_where_no_other_is_named() {
+        let mut own = FieldTable::default();
+        own.insert("traceparent".into(), AMQPValue::LongString("00-own".into()));
+        own.insert("tracestate".into(), AMQPValue::LongString("v=1".into()));
+        let mut delivery = Delivery::mock(1, "".into(), "q".into(), false, Vec::new());
+        delivery.properties = BasicProperties::default().with_headers(own);
+        let sender = Sender { identity: Identity::default(), queue: "q".to_owned(), process: "me".to_owned() };
+        let told = |traceparent| {
+            let event = Event { sender: &sender, delivery: &delivery, id: "1", preview: false, traceparent };
+            let headers = event.headers("application/json");
+            ["traceparent", "tracestate"].map(|name| headers[name].to_str().unwrap().to_owned())
+        };
+        assert_eq!(told(None), ["00-own", "v=1"]);
+        assert_eq!(told(Some("00-span")), ["00-span", "v=1"]);
     }
 
     #[test]

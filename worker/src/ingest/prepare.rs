@@ -149,7 +149,7 @@ mod tests {
         };
         let delivery = Delivery::mock(1, "".into(), "".into(), false, body.as_bytes().to_vec());
         let prepared = preparation.prepare(&delivery, Timestamp::UNIX_EPOCH).map_err(|r| r.reason)?;
-        let item = prepared.item(0, &delivery).map_err(|r| r.reason)?;
+        let item = prepared.item(0, &delivery, None).map_err(|r| r.reason)?;
         let row = |n: usize| (item.row_id(n).map(Cow::into_owned), item.rows[n].0.to_owned());
         Ok((0..item.rows.len()).map(row).collect())
     }

@@ -239,13 +239,7 @@ impl Slot {
     }
 
     /// Those that the sink refused, with nothing done about them yet.
-    fn end(
-        &self,
-        batch: &[Delivery],
-        course: &mut Course,
-        ends: Vec<(usize, End)>,
-        since: Timestamp,
-    ) -> Vec<Refusal> {
+    fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>, since: Timestamp) -> Vec<Refusal> {
         let (mut written, mut repeated, mut refusals) = (Vec::with_capacity(ends.len()), Vec::new(), Vec::new());
         for (message, end) in ends {
             match end {

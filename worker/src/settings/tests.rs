@@ -49,6 +49,21 @@ fn a_handler_takes_the_place_of_a_query() {
 }
 
 #[test]
+fn traces_go_to_the_collector_that_is_named() {
+    assert_eq!(read(&[(TRACES_RATIO, "0.5")]).unwrap().traces, None);
+    let endpoint = (TRACES_ENDPOINT, "http://collector:4318");
+    let traces = |more: &[(&str, &str)]| read(&[&[endpoint], more].concat()).map(|settings| settings.traces.unwrap());
+    let all = Traces { endpoint: endpoint.1.to_owned(), ratio: 1.0, ca: None };
+    assert_eq!(traces(&[]).unwrap(), all);
+    let some = traces(&[(TRACES_RATIO, "0.25"), (TRACES_CA, "PEM")]).unwrap();
+    assert_eq!(some, Traces { ratio: 0.25, ca: Some("PEM".to_owned()), ..all });
+    for ratio in ["-0.1", "1.1", "NaN", "all"] {
+        assert_eq!(traces(&[(TRACES_RATIO, ratio)]).unwrap_err().variable, TRACES_RATIO, "{ratio}");
+    }
+    assert_eq!(read(&[(TRACES_ENDPOINT, "collector:4317")]).unwrap_err().variable, TRACES_ENDPOINT);
+}
+
+#[test]
 fn a_missing_variable_is_named_with_what_it_should_be() {
     let error = Settings::from_env(|_| None).unwrap_err();
     assert_eq!(error.variable, SOURCE_QUEUE);

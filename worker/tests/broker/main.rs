@@ -20,6 +20,7 @@ mod restarts;
 mod server;
 mod slow;
 mod surroundings;
+mod traces;
 mod upsert;
 
 #[path = "../services/reach.rs"]

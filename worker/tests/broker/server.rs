@@ -15,8 +15,14 @@ use axum::{
     extract::State,
     http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Response},
+    serve::Listener,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// A request, and when it came.
 #[derive(Debug, Clone)]
@@ -59,6 +65,29 @@ impl Server {
     pub(crate) async fn slow(takes: Duration, answer: impl Fn(u64, &Seen) -> Response + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        Self::on(listener, address, takes, answer)
+    }
+
+    /// The same, with TLS.
+    pub(crate) async fn with_tls(
+        config: ServerConfig,
+        answer: impl Fn(u64, &Seen) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Self::on(Tls { listener, acceptor: Arc::new(config).into() }, address, Duration::ZERO, answer)
+    }
+
+    fn on<L>(
+        listener: L,
+        address: SocketAddr,
+        takes: Duration,
+        answer: impl Fn(u64, &Seen) -> Response + Send + Sync + 'static,
+    ) -> Self
+    where
+        L: Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let inner =
             Arc::new(Inner { answer: Box::new(answer), takes, count: AtomicU64::new(0), seen: Mutex::new(Vec::new()) });
         let router = Router::new().fallback(take).with_state(Arc::clone(&inner));
@@ -73,6 +102,31 @@ impl Server {
     /// What it was posted.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.inner.seen.lock().unwrap().clone()
+    }
+}
+
+/// Speaks TLS with whoever comes.
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            // Who does not trust the server ends the handshake.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 

@@ -21,6 +21,7 @@ use super::super::{
     snapshot::{HubFacts, Install, Owned, Secrets, Snapshot, Worker},
 };
 use crate::{
+    config::Collector,
     names,
     pipeline::admit,
     problem::{External, Problem},
@@ -52,6 +53,8 @@ pub(super) struct World {
     pub refused: Option<Problem>,
     /// Redrives that were begun, by operators that died too.
     pub orders: Vec<Order>,
+    /// The collector of traces that the operator was installed with.
+    pub collector: Collector,
 }
 
 pub(super) fn spec() -> Value {
@@ -93,6 +96,7 @@ impl World {
             redrive: None,
             refused: None,
             orders: Vec::new(),
+            collector: Collector::default(),
         }
     }
 
@@ -131,7 +135,7 @@ impl World {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
                 pull_policy: "IfNotPresent".to_owned(),
                 namespace: Some("drover-system".to_owned()),
-                collector: Collector::default(),
+                collector: self.collector.clone(),
             },
         }
     }

@@ -8,6 +8,7 @@ use super::{
     model::{World, spec},
 };
 use crate::{
+    config::Collector,
     minted::{Found, KeyRef, Role},
     pipeline::plan::yaml,
 };
@@ -57,6 +58,19 @@ fn objects_of_a_pipeline_with_a_handler() {
     spec["sink"] = json!({"http": {"url": "https://sink.example/in", "secretRef": {"name": "sink"}}});
     spec["retry"] = json!({"attempts": 2});
     insta::assert_snapshot!(yaml(World::new(spec).plan()));
+}
+
+#[test]
+fn workers_are_told_of_the_collector_of_traces_and_may_connect_to_it() {
+    let mut world = World::new(spec());
+    let without = yaml(world.plan());
+    let environment =
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318".to_owned()), ("DROVER_TRACES_CA", "PEM".to_owned())];
+    world.collector = Collector { environment, port: Some(4318) };
+    let with = yaml(world.plan());
+    for line in ["OTEL_EXPORTER_OTLP_ENDPOINT: http://c:4318", "DROVER_TRACES_CA: PEM", "port: 4318"] {
+        assert!(with.contains(line) && !without.contains(line), "{line}: {with}");
+    }
 }
 
 /// The secret and key that the address of a worker's hub comes from.

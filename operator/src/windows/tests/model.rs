@@ -26,6 +26,7 @@ use super::super::{
     snapshot::{Snapshot, state_of},
 };
 use crate::{
+    config::Collector,
     pipeline::{
         plan::{Doomed, Object, Plan},
         snapshot::{Install, Owned, Secrets},
