@@ -152,10 +152,18 @@ impl Default for Metrics {
         );
         registry.register("writes", "Writes to the API server by kind and verb", metrics.writes.clone());
         registry.register("dead_letters", "Messages in the dead-letter queue", metrics.dead_letters.clone());
-        let help = "Time that the oldest dead letter has been there, as seen every ten minutes";
-        registry.register_with_unit("oldest_dead_letter_age", help, Unit::Seconds, metrics.oldest_dead.clone());
-        let help = "Time until the oldest dead letter is dropped";
-        registry.register_with_unit("oldest_dead_letter_left", help, Unit::Seconds, metrics.dead_remaining.clone());
+        registry.register_with_unit(
+            "oldest_dead_letter_age",
+            "Time that the oldest dead letter has been there, as seen every ten minutes",
+            Unit::Seconds,
+            metrics.oldest_dead.clone(),
+        );
+        registry.register_with_unit(
+            "oldest_dead_letter_left",
+            "Time until the oldest dead letter is dropped",
+            Unit::Seconds,
+            metrics.dead_remaining.clone(),
+        );
         registry.register("suspects", "Messages in the queues of suspects", metrics.suspects.clone());
         registry.register("ready", "1 if the object is ready, 0 if it is not", metrics.ready.clone());
         registry.register("worker_replicas", "Worker pods", metrics.replicas.clone());
