@@ -1,6 +1,6 @@
 """The scripts for Argo CD in docs/examples/argocd: their tests, and the ConfigMap that carries them.
 
-argocd.py test    runs health_test.yaml and actions/action_test.yaml, in the form of Argo CD's own resource_customizations
+argocd.py test    runs health_test.yaml, actions/action_test.yaml and application/health_test.yaml, in the form of Argo CD's own resource_customizations
 argocd.py write   writes argocd-cm.yaml from the scripts
 argocd.py check   fails where argocd-cm.yaml is not what `write` makes
 """
@@ -14,9 +14,11 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = HERE.parents[1] / "docs/examples/argocd"
+APPLICATION = SCRIPTS / "application"
 CONFIG = SCRIPTS / "argocd-cm.yaml"
 KINDS = ("IngestPipeline", "WindowQuery")
-HEAD = """# Health and actions of Drover's kinds. Made from health.lua and actions/ by `make argocd`; merge it into your argocd-cm, or
+HEAD = """# Health and actions of Drover's kinds, and health of Applications. Made from health.lua, actions/ and application/health.lua by
+# `make argocd`; merge it into your argocd-cm, or
 #   kubectl -n argocd patch configmap argocd-cm --type merge --patch-file docs/examples/argocd/argocd-cm.yaml
 """
 
@@ -59,9 +61,10 @@ def test():
         if got != wanted:
             failures.append(f"{what}:\n  got    {json.dumps(got, sort_keys=True)}\n  wanted {json.dumps(wanted, sort_keys=True)}")
 
-    for case in load(SCRIPTS / "health_test.yaml")["tests"]:
-        got = run(SCRIPTS / "health.lua", load(SCRIPTS / case["inputPath"]))
-        same(f"health of {case['inputPath']}", got, case["healthStatus"])
+    for directory in (SCRIPTS, APPLICATION):
+        for case in load(directory / "health_test.yaml")["tests"]:
+            got = run(directory / "health.lua", load(directory / case["inputPath"]))
+            same(f"health of {directory.name}/{case['inputPath']}", got, case["healthStatus"])
     actions = SCRIPTS / "actions"
     cases = load(actions / "action_test.yaml")
     for case in cases["discoveryTests"]:
@@ -94,6 +97,8 @@ def config():
         for name in names:
             script = indented((actions / name / "action.lua").read_text(), 10)
             lines.append(f"      - name: {name}\n        action.lua: |\n{script}")
+    lines.append("  # Without it, a wave of Applications does not wait for those before.\n")
+    lines.append(f"  resource.customizations.health.argoproj.io_Application: |\n{indented((APPLICATION / 'health.lua').read_text(), 4)}")
     return "".join(lines)
 
 

@@ -1,12 +1,14 @@
 -- Health of an IngestPipeline or a WindowQuery, from the conditions that the operator writes.
 
--- Reasons of Ready=False that stay until a person acts. Others are waited for: another object of the same sync may end them.
+-- Reasons of what is False that stay until a person acts. Others are waited for: another object of the same sync may end them.
 local faults = {
   SecretUnreadable = true, SecretKeyMissing = true, InvalidUri = true,
   AccessRefused = true, VirtualHostRefused = true, AuthenticationFailed = true, DatabaseNotFound = true,
   CertificateUnknownAuthority = true, CertificateWrongName = true, CertificateExpired = true, TlsFailed = true, TlsRequired = true,
   QueueArgumentsDiffer = true, ExchangeDiffers = true, HubRefuses = true, PermissionMissing = true,
-  ColumnNotFound = true, NoUniqueIndex = true, PrivilegeMissing = true, ColumnTypeUnfit = true,
+  PluginMissing = true,
+  ColumnNotFound = true, NoUniqueIndex = true, PrivilegeMissing = true, ColumnTypeUnfit = true, TableUnfit = true,
+  SinkElsewhere = true, OtherCluster = true, SchemaTooNew = true, PartitionsShrunk = true,
   InsufficientResources = true, SinkRefuses = true, DeadLetterRefused = true,
   ImagePullFailed = true, ContainerNotStarted = true, CrashLooping = true,
   Unschedulable = true, QuotaExceeded = true, PodsRefused = true,
@@ -32,6 +34,11 @@ local message = status.message or ""
 if is("Stalled") then
   return { status = "Degraded", message = message }
 end
+-- A query's new text that must not take over: the one before works, so Ready stays True, and Reconciling too.
+local progressing = found.Progressing
+if progressing ~= nil and progressing.status == "False" and progressing.reason == "TooManyErrors" then
+  return { status = "Degraded", message = progressing.message }
+end
 if status.phase == "Suspended" then
   return { status = "Suspended", message = message }
 end
@@ -44,7 +51,12 @@ if is("Ready") then
   end
   return { status = "Healthy", message = message }
 end
-if status.phase == "Holding" or (found.Ready ~= nil and faults[found.Ready.reason]) then
+-- Ready has the reason of the first that is not True, which for a query without its store is a hub that was not looked at.
+local function is_fault(name)
+  return found[name] ~= nil and found[name].status == "False" and faults[found[name].reason] == true
+end
+local faulty = is_fault("Ready") or is_fault("HubReady") or is_fault("DeadLetterSafe") or is_fault("StoreReady") or is_fault("WorkersReady")
+if status.phase == "Holding" or faulty then
   return { status = "Degraded", message = message }
 end
 return { status = "Progressing", message = message }
