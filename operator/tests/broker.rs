@@ -368,6 +368,15 @@ async fn what_waits_comes_back_to_the_source_and_suspects_have_queues_where_ther
 }
 
 #[tokio::test]
+async fn what_is_missing_may_be_asked_for_more_often_than_a_connection_has_channels() {
+    let test = Test::new("never").await;
+    let never = [format!("{}.never", test.queue)];
+    for n in 0..2100 {
+        assert_eq!(test.hub.waiting(&never).await, Ok(vec![0]), "{n}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_mirror_refuses_no_message_and_is_removed_twice_without_harm() {
     let test = Test::new("mirror").await;
     let topology = test.topology(|_| {});

@@ -1,5 +1,6 @@
 //! Drain: messages of 200 bytes from a quorum queue into PostgreSQL with a unique index, by the worker as it ships, beside a
-//! bare loop that does the same and its two halves alone. Needs the hub and store of the tests. Its last line is JSON.
+//! bare loop that does the same and its two halves alone, and by the worker where it tells a collector of traces. Needs the hub and
+//! store of the tests. Its last line is JSON.
 
 #![expect(clippy::cast_precision_loss, reason = "rates")]
 
@@ -41,8 +42,10 @@ const RUNS: usize = 5;
 /// Prefetch of both, and rows of the bare loop's batches.
 const PREFETCH: u16 = 200;
 const AIM: f64 = 0.8;
+const AIM_TRACED: f64 = 0.9;
 const AIM_MEMORY: f64 = 40.0;
 const PORT: u16 = 18_347;
+const COLLECTOR: u16 = 18_348;
 
 const INSERT: &str = "INSERT INTO \"bench-drain\" (message_id, deviceid, ts, temp, humidity, note)
     SELECT v.a::text, v.b::text, v.c::timestamptz, v.d::float8, v.e::int, v.f::text
@@ -201,9 +204,9 @@ impl Bench {
         MESSAGES as f64 / start.elapsed().as_secs_f64()
     }
 
-    /// Messages a second of the worker, and its peak memory in MiB.
-    async fn ours(&self) -> (f64, f64) {
-        let (child, start) = start();
+    /// Messages a second of the worker, and its peak memory in MiB; `traced` is the share that it tells the collector of.
+    async fn ours(&self, traced: Option<&str>) -> (f64, f64) {
+        let (child, start) = start(traced);
         while status().is_none_or(|status| status.processed < MESSAGES as u64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -214,9 +217,21 @@ impl Bench {
     }
 }
 
+/// A collector that takes everything.
+async fn collect() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", COLLECTOR)).await.expect("the port is free");
+    let router = axum::Router::new().fallback(|| async {});
+    tokio::spawn(async move { axum::serve(listener, router).await });
+}
+
 /// Ends when it consumes, and tells when that was.
-fn start() -> (Process, Instant) {
-    let child = Command::new(env!("CARGO_BIN_EXE_drover-worker"))
+fn start(traced: Option<&str>) -> (Process, Instant) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drover-worker"));
+    if let Some(share) = traced {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{COLLECTOR}"));
+        command.env("OTEL_TRACES_SAMPLER_ARG", share);
+    }
+    let child = command
         .arg("ingest")
         .env("DROVER_HUB_URI", env("DROVER_TEST_HUB_URI"))
         .env("DROVER_HUB_CA", ca())
@@ -254,6 +269,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 struct Figures {
     bare: Vec<f64>,
     ours: Vec<f64>,
+    /// One message in a hundred is traced.
+    sampled: Vec<f64>,
+    /// Each is.
+    traced: Vec<f64>,
     memory: Vec<f64>,
     consume: Vec<f64>,
     insert: Vec<f64>,
@@ -263,25 +282,33 @@ struct Figures {
 async fn main() {
     let bench = Bench::new().await;
     let mut figures = Figures::default();
+    collect().await;
     // By turns, so that a machine that slows down slows all of them.
     for run in 1..=RUNS {
         bench.fill().await;
         figures.bare.push(bench.bare(true).await);
         assert_eq!(bench.rows().await, MESSAGES);
         bench.fill().await;
-        let (rate, memory) = bench.ours().await;
+        let (rate, memory) = bench.ours(None).await;
         figures.ours.push(rate);
         figures.memory.push(memory);
         assert_eq!(bench.rows().await, MESSAGES);
+        for (share, rates) in [("0.01", &mut figures.sampled), ("1", &mut figures.traced)] {
+            bench.fill().await;
+            rates.push(bench.ours(Some(share)).await.0);
+            assert_eq!(bench.rows().await, MESSAGES);
+        }
         bench.fill().await;
         figures.consume.push(bench.bare(false).await);
         bench.fill().await;
         figures.insert.push(bench.insert_only().await);
         let last = |values: &[f64]| values.last().copied().unwrap_or(0.0);
         eprintln!(
-            "run {run}: bare {:.0}, ours {:.0}, consume {:.0}, insert {:.0} msg/s, {:.1} MiB",
+            "run {run}: bare {:.0}, ours {:.0}, with traces of one in a hundred {:.0}, of all {:.0}, consume {:.0}, insert {:.0} msg/s, {:.1} MiB",
             last(&figures.bare),
             last(&figures.ours),
+            last(&figures.sampled),
+            last(&figures.traced),
             last(&figures.consume),
             last(&figures.insert),
             last(&figures.memory)
@@ -294,6 +321,7 @@ async fn main() {
 
 fn report(figures: Figures) {
     let (bare, ours, memory) = (median(figures.bare), median(figures.ours), median(figures.memory));
+    let (sampled, traced) = (median(figures.sampled), median(figures.traced));
     let rows = serde_json::json!([
         { "what": "queue to PostgreSQL, 200-byte messages", "floor": bare, "peer": null, "ours": ours, "unit": "msg/s",
           "aim": "≥ 0.8 of the bare loop", "met": ours >= AIM * bare },
@@ -303,6 +331,10 @@ fn report(figures: Figures) {
           "aim": "for comparison", "met": true },
         { "what": "worker memory under that load, peak", "floor": null, "peer": null, "ours": memory, "unit": "MiB",
           "aim": "≤ 40 MiB", "met": memory <= AIM_MEMORY },
+        { "what": "the same, one message in a hundred traced, beside none", "floor": ours, "peer": null, "ours": sampled, "unit": "msg/s",
+          "aim": "≥ 0.9 of it", "met": sampled >= AIM_TRACED * ours },
+        { "what": "the same, each traced, spans that have no room dropped", "floor": ours, "peer": null, "ours": traced, "unit": "msg/s",
+          "aim": "for comparison", "met": true },
     ]);
     println!("{}", serde_json::json!({ "bench": "drain", "rows": rows }));
 }

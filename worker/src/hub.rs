@@ -7,7 +7,7 @@ mod address;
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use lapin::{
-    AsyncTcpStream, Connection, ConnectionProperties, ErrorKind,
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind,
     protocol::{AMQPErrorKind, AMQPHardError},
     tcp::RustlsConnector,
     uri::{AMQPScheme, AMQPUri},
@@ -19,6 +19,8 @@ pub use address::{HubAddress, HubIdentity};
 
 /// Time to connect in: name, TCP, TLS, and then once more for the AMQP handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Numbers that are tried for a channel.
+const NUMBERS: usize = 16;
 /// A hub that says nothing for twice this long is gone, in seconds.
 pub const HEARTBEAT_SECONDS: u16 = 10;
 
@@ -139,6 +141,25 @@ pub async fn connect(address: &HubAddress, connection_name: &str) -> Result<Conn
         Ok(Err(error)) => Err(describe(&identity, error)),
         Err(_) => Err(describe(&identity, timed_out().into())),
     }
+}
+
+/// A channel of a connection.
+///
+/// The client keeps the error with which the hub closed a channel, and gives it to whoever comes to have that channel's number next. So
+/// another number is tried, and a connection that has no good one left is closed: whoever finds it closed makes another.
+///
+/// # Errors
+/// If the connection is lost or has no channel left.
+pub async fn channel(connection: &Connection) -> lapin::Result<Channel> {
+    for _ in 0..NUMBERS {
+        match connection.create_channel().await {
+            Err(error) if matches!(error.kind(), ErrorKind::ProtocolError(_)) && connection.status().connected() => {}
+            opened => return opened,
+        }
+    }
+    // It may be gone already.
+    let _ = timeout(CONNECT_TIMEOUT, connection.close(200, "no channel left".into())).await;
+    Err(ErrorKind::ChannelsLimitReached.into())
 }
 
 fn timed_out() -> io::Error {

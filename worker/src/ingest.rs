@@ -58,7 +58,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     hub,
     settings::{Role, Settings},
-    traces::TracesError,
 };
 use backoff::Backoff;
 use context::Context;
@@ -79,9 +78,6 @@ pub enum RunError {
     /// The sink cannot be spoken to.
     #[error("the sink cannot be used")]
     Sink(#[source] sink::SinkError),
-    /// Spans cannot be sent to the collector.
-    #[error("the collector of traces cannot be used")]
-    Traces(#[source] TracesError),
     /// The address for health, metrics and status cannot be bound.
     #[error("cannot listen for health, metrics and status")]
     Listen(#[source] io::Error),
@@ -101,7 +97,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()> + Send) 
 /// As [`run`], with health, metrics and status on a socket of the caller's.
 ///
 /// # Errors
-/// If the query is refused, or the sink or the collector of traces cannot be spoken to.
+/// If the query is refused, or the sink cannot be spoken to.
 pub async fn run_on(
     settings: Settings,
     listener: TcpListener,
@@ -184,7 +180,7 @@ async fn supervise(settings: &Settings, context: &Arc<Context>, name: &str, drai
 }
 
 async fn session(crew: &mut Crew, connection: Connection, draining: &CancellationToken) -> End {
-    let end = match connection.create_channel().await {
+    let end = match hub::channel(&connection).await {
         Ok(channel) => Session::new(crew, channel).run(draining).await,
         Err(error) => End::Lost(error.to_string()),
     };

@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub use role::Role;
-pub use traces::{TRACES_CA, TRACES_ENDPOINT, TRACES_RATIO, Traces};
+pub use traces::{TRACES_CA, TRACES_ENDPOINT, TRACES_OFF, TRACES_OTHER_ENDPOINT, TRACES_RATIO, Traces};
 pub use web::{Handler, Server};
 
 /// Namespace of the pipeline; for logs and headers.

@@ -2,7 +2,10 @@
 //! not take in time is dropped and counted.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -19,13 +22,15 @@ use hyper_util::{
 };
 use opentelemetry::{Context, KeyValue, trace::TracerProvider};
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
     trace::{Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor},
 };
 use prometheus_client::metrics::counter::Counter;
+use prost::Message as _;
 use tokio::{
     sync::mpsc::{Receiver, Sender, channel},
     task::JoinHandle,
@@ -46,6 +51,10 @@ const BATCH: usize = 512;
 const LINGER: Duration = Duration::from_secs(1);
 /// Time for one request, and for trying it again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// More of them than there is time for.
+const RETRIES: usize = 100;
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(2);
 /// Time for TCP and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer that is read, in bytes.
@@ -55,7 +64,7 @@ const SERVICE: &str = "drover-worker";
 
 /// Traces cannot be sent at all.
 #[derive(Debug, thiserror::Error)]
-pub enum TracesError {
+pub(crate) enum TracesError {
     /// The authorities are wrong.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -85,7 +94,8 @@ pub(crate) struct Traces {
 impl Traces {
     /// To be called within a runtime.
     pub(crate) fn new(settings: &settings::Traces, identity: &Identity, counts: Counts) -> Result<Self, TracesError> {
-        let mut exporter = exporter(settings)?;
+        let trouble = Arc::new(Trouble::default());
+        let mut exporter = exporter(settings, Arc::clone(&trouble))?;
         let resource = resource(identity);
         exporter.set_resource(&resource);
         let (sender, receiver) = channel(QUEUE);
@@ -95,7 +105,8 @@ impl Traces {
             .with_span_processor(Queue { sender, dropped: counts.dropped.clone() })
             .build();
         let ending = CancellationToken::new();
-        let task = export(exporter, settings.endpoint.clone(), receiver, counts, ending.clone());
+        let exporter = Exporter { otlp: exporter, trouble, counts };
+        let task = exporter.run(receiver, ending.clone());
         Ok(Self { tracer: provider.tracer(SERVICE), ending, exporting: Mutex::new(Some(tokio::spawn(task))) })
     }
 
@@ -126,31 +137,64 @@ fn resource(identity: &Identity) -> Resource {
     Resource::builder().with_attributes(known.map(|(key, value)| KeyValue::new(key, value.to_owned()))).build()
 }
 
-fn exporter(settings: &settings::Traces) -> Result<SpanExporter, TracesError> {
+fn exporter(settings: &settings::Traces, trouble: Arc<Trouble>) -> Result<SpanExporter, TracesError> {
     let tls = tls::client_config(&Material { ca: settings.ca.clone(), ..Material::default() })?;
     let client =
         Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(tls::connector(tls, CONNECT_TIMEOUT));
     Ok(SpanExporter::builder()
         .with_http()
-        .with_http_client(Collector { client })
+        .with_http_client(Collector { client, trouble })
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{}/v1/traces", settings.endpoint.trim_end_matches('/')))
         .with_timeout(PATIENCE)
+        .with_retry_policy(
+            RetryPolicy::recommended()
+                .with_max_retries(RETRIES)
+                .with_initial_delay(FIRST_RETRY)
+                .with_max_delay(LAST_RETRY),
+        )
         .build()?)
+}
+
+/// What the exporter itself does not tell.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// What came of the last request.
+    last: Mutex<String>,
+    /// Spans that the collector did not take of a request that it took.
+    rejected: AtomicU64,
+}
+
+impl Trouble {
+    fn last(&self) -> MutexGuard<'_, String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The collector, over HTTP.
 #[derive(Debug)]
 struct Collector {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    trouble: Arc<Trouble>,
 }
 
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (head, body) = self.client.request(request.map(Full::new)).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await?;
-        Ok(Response::from_parts(head, body.to_bytes()))
+        let response = self.client.request(request.map(Full::new)).await.map_err(|error| {
+            let error = anyhow::Error::new(error);
+            *self.trouble.last() = format!("{error:#}");
+            error
+        })?;
+        let (head, body) = response.into_parts();
+        *self.trouble.last() = format!("HTTP {}", head.status);
+        let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+        let answer = ExportTraceServiceResponse::decode(&*body).ok().filter(|_| head.status.is_success());
+        if let Some(part) = answer.and_then(|answer| answer.partial_success) {
+            self.trouble.rejected.store(u64::try_from(part.rejected_spans).unwrap_or(0), Relaxed);
+            *self.trouble.last() = part.error_message;
+        }
+        Ok(Response::from_parts(head, body))
     }
 }
 
@@ -179,31 +223,34 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// Sends batch after batch, until it is asked to end and nothing is left.
-async fn export(
-    exporter: SpanExporter,
-    endpoint: String,
-    mut queue: Receiver<SpanData>,
+/// Sends batch after batch.
+struct Exporter {
+    otlp: SpanExporter,
+    trouble: Arc<Trouble>,
     counts: Counts,
-    ending: CancellationToken,
-) {
-    let (mut batch, mut failing) = (Vec::with_capacity(BATCH), false);
-    while fill(&mut batch, &mut queue, &ending).await {
-        let spans = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        let sent = timeout(PATIENCE, exporter.export(std::mem::take(&mut batch))).await;
-        let error = match sent {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(elapsed) => Some(elapsed.to_string()),
-        };
-        if error.is_none() { &counts.exported } else { &counts.failed }.inc_by(spans);
-        // Once for each outage.
-        match &error {
-            Some(error) if !failing => tracing::warn!("spans cannot be sent to {endpoint}: {error}"),
-            None if failing => tracing::info!("spans are sent to {endpoint} again"),
-            _ => {}
+}
+
+impl Exporter {
+    /// Until it is asked to end and nothing is left.
+    async fn run(self, mut queue: Receiver<SpanData>, ending: CancellationToken) {
+        let (mut batch, mut failing) = (Vec::with_capacity(BATCH), false);
+        while fill(&mut batch, &mut queue, &ending).await {
+            let spans = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            let sent = timeout(PATIENCE, self.otlp.export(std::mem::take(&mut batch))).await;
+            let taken = matches!(sent, Ok(Ok(())));
+            let rejected = self.trouble.rejected.swap(0, Relaxed).min(spans);
+            let failed = if taken { rejected } else { spans };
+            self.counts.exported.inc_by(spans - failed);
+            self.counts.failed.inc_by(failed);
+            let well = failed == 0;
+            // Once for each outage.
+            if !well && !failing {
+                tracing::warn!("spans cannot be sent to the collector: {}", self.trouble.last());
+            } else if well && failing {
+                tracing::info!("spans are sent to the collector again");
+            }
+            failing = !well;
         }
-        failing = error.is_some();
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where workers send spans.
 
-use drover_worker::settings as var;
+use drover_worker::{
+    settings as var,
+    tls::{self, Material},
+};
 use url::Url;
 
 /// Share of the messages that are traced where nobody says: one in a hundred.
@@ -16,7 +19,7 @@ pub struct Traces {
     #[arg(long, env = "DROVER_TRACES_RATIO", value_parser = ratio, default_value_t = RATIO)]
     pub traces_ratio: f64,
     /// Authorities of the collector, PEM, in place of the system's
-    #[arg(long, env = "DROVER_TRACES_CA", hide_default_value = true, default_value = "")]
+    #[arg(long, env = "DROVER_TRACES_CA", value_parser = ca, hide_default_value = true, default_value = "")]
     pub traces_ca: String,
 }
 
@@ -54,6 +57,12 @@ fn ratio(text: &str) -> Result<f64, String> {
     ratio.ok_or_else(|| "a number from 0 to 1".to_owned())
 }
 
+fn ca(text: &str) -> Result<String, String> {
+    let material = Material { ca: (!text.is_empty()).then(|| text.to_owned()), ..Material::default() };
+    let fits = tls::client_config(&material).map(|_| text.to_owned());
+    fits.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +94,8 @@ mod tests {
         for text in ["collector:4318", "grpc://c:4317", "http://user:password@c", "http://", "http://c:99999"] {
             assert!(endpoint(text).is_err(), "{text}");
         }
+        assert_eq!(ca("").as_deref(), Ok(""));
+        assert!(ca("PEM").unwrap_err().contains("certificate"));
         assert_eq!([ratio("0"), ratio("0.5"), ratio("1")], [Ok(0.0), Ok(0.5), Ok(1.0)]);
         for text in ["-0.1", "1.1", "NaN", "all", ""] {
             assert!(ratio(text).is_err(), "{text}");

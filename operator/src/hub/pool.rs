@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drover_worker::hub::{HubAddress, connect};
+use drover_worker::hub::{HubAddress, channel, connect};
 use lapin::{Channel, Connection};
 
 use super::{bindings::Bindings, reply::lost};
@@ -70,9 +70,17 @@ impl Hub {
             Ok(_) => Duration::ZERO,
             Err(_) => PAUSE,
         };
-        let seen = self.connection.ask(life, || open(self.address.clone())).await;
-        let connection = seen.unwrap_or_else(|| Err(Problem::new("Connecting", "hub: it has not answered yet")))?;
-        connection.create_channel().await.map_err(|e| lost(&e))
+        let connected = async || {
+            let seen = self.connection.ask(life, || open(self.address.clone())).await;
+            seen.unwrap_or_else(|| Err(Problem::new("Connecting", "hub: it has not answered yet")))
+        };
+        let connection = connected().await?;
+        match channel(&connection).await {
+            // It had no channel left.
+            Err(_) if !connection.status().connected() => channel(&*connected().await?).await,
+            opened => opened,
+        }
+        .map_err(|e| lost(&e))
     }
 
     /// Where it is.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use drover_crds::{api::Binding, resolved_query::Query};
-use drover_worker::hub::connect;
+use drover_worker::hub::{channel as channel_of, connect};
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueDeclareOptions},
@@ -245,7 +245,7 @@ impl Hub {
                 let connection = connect(self.address(), "drover-operator").await;
                 let connection =
                     connection.map_err(|e| Problem::new(e.reason.as_str(), format!("hub: {}", e.message)))?;
-                let own = connection.create_channel().await.map_err(|e| lost(&e))?;
+                let own = channel_of(&connection).await.map_err(|e| lost(&e))?;
                 let made = own.exchange_declare(short(name)?, kind, options, FieldTable::default()).await;
                 let made = made.map_err(|e| told(&e, &what, COMMAND_INVALID, no_plugin));
                 look.declared(Thing::Exchange(name), made)?;

@@ -26,7 +26,7 @@ use super::{
     publisher::{Link, Outgoing, PublishError, Publisher, Receipt},
     reject::Rejection,
     sink::Target,
-    spans::{Work, Works},
+    spans::{Onward, Work, Works},
     suspect::{Suspicion, Transfer},
 };
 use crate::{query::Transform, settings::Settings, traces::Traces};
@@ -80,7 +80,11 @@ impl Context {
         });
         let meter = Meter::new(settings.handler.map(|handler| handler.timeout));
         let collector = settings.traces.as_ref().filter(|_| settings.preview.is_none());
-        let traces = collector.map(|collector| Traces::new(collector, &settings.identity, meter.spans()));
+        let traces = collector.and_then(|collector| {
+            // Messages are worth more than their traces.
+            let traces = Traces::new(collector, &settings.identity, meter.spans()).map_err(anyhow::Error::new);
+            traces.inspect_err(|error| tracing::error!("nothing is traced: {error:#}")).ok()
+        });
         Ok(Self {
             preparation: Preparation {
                 id: settings.source.id.clone(),
@@ -101,7 +105,7 @@ impl Context {
             guard: Mutex::default(),
             holds: Holds::default(),
             meter,
-            traces: traces.transpose().map_err(RunError::Traces)?,
+            traces,
             work: Works { sink: Work::of_sink(&settings.sink), handler: Work::of_handler() },
             queue: settings.queue(),
             exchange: settings.exchange.clone(),
@@ -144,10 +148,14 @@ impl Context {
     }
 
     /// Publishes deliveries to other queues of the pipeline.
-    pub(crate) async fn transfer(&self, moves: &[(&Delivery, &Transfer)]) -> Result<Vec<Receipt>, PublishError> {
+    pub(crate) async fn transfer(
+        &self,
+        moves: &[(&Delivery, &Transfer, Option<Onward>)],
+    ) -> Result<Vec<Receipt>, PublishError> {
         let now = clock::today().to_string();
-        let marked = |delivery, mark| envelope::transferred(&self.sender, delivery, mark, &now);
-        self.republish(moves.iter().map(|(d, to)| (to.key.clone(), *d, marked(d, &to.mark)))).await
+        let marked = |delivery, mark, trace| envelope::transferred(&self.sender, delivery, mark, trace, &now);
+        self.republish(moves.iter().map(|(d, to, trace)| (to.key.clone(), *d, marked(d, &to.mark, trace.clone()))))
+            .await
     }
 
     /// How a worker or handler of this pipeline ended last, if anybody says.

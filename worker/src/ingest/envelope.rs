@@ -12,6 +12,7 @@ use lapin::{
 use super::{
     identity,
     reject::{Class, Rejection},
+    spans::Onward,
 };
 use crate::settings::Identity;
 
@@ -120,9 +121,18 @@ pub(crate) fn dead_letter(sender: &Sender, delivery: &Delivery, why: &Rejection,
     properties(delivery, headers)
 }
 
-/// Properties of a message that goes to another queue of the pipeline. `now` is ISO 8601.
-pub(crate) fn transferred(sender: &Sender, delivery: &Delivery, mark: &Mark, now: &str) -> BasicProperties {
+/// Properties of a message that goes to another queue of the pipeline, and of a trace if it is of none yet. `now` is ISO 8601.
+pub(crate) fn transferred(
+    sender: &Sender,
+    delivery: &Delivery,
+    mark: &Mark,
+    trace: Option<Onward>,
+    now: &str,
+) -> BasicProperties {
     let mut headers = without(&cleaned(sender, delivery), START);
+    if let Some(trace) = trace {
+        trace.put(&mut headers);
+    }
     let first = headers.inner().get(FIRST_FAILURE).cloned();
     let mut set = |name: &str, value: AMQPValue| {
         headers.insert(name.into(), value);
@@ -206,7 +216,7 @@ fn cleaned(sender: &Sender, delivery: &Delivery) -> FieldTable {
     headers
 }
 
-fn without(headers: &FieldTable, name: &str) -> FieldTable {
+pub(crate) fn without(headers: &FieldTable, name: &str) -> FieldTable {
     let mut left = FieldTable::default();
     for (key, value) in headers.inner().iter().filter(|(key, _)| key.as_str() != name) {
         left.insert(key.clone(), value.clone());

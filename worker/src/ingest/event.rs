@@ -8,7 +8,7 @@ use lapin::{message::Delivery, types::ShortString};
 
 use super::{
     envelope::{self, Sender},
-    spans,
+    spans::Onward,
 };
 
 /// The type of an event whose message has none.
@@ -22,8 +22,8 @@ pub(crate) struct Event<'a> {
     pub(crate) id: &'a str,
     /// Results are thrown away.
     pub(crate) preview: bool,
-    /// The span in whose name it goes on, in place of what the message says itself.
-    pub(crate) traceparent: Option<&'a str>,
+    /// The trace that it is of.
+    pub(crate) trace: Option<Onward>,
 }
 
 impl Event<'_> {
@@ -52,11 +52,11 @@ impl Event<'_> {
         if let Some(time) = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
             set("ce-time", &time.to_string());
         }
-        set(
-            spans::TRACEPARENT,
-            self.traceparent.or_else(|| spans::header(self.delivery, spans::TRACEPARENT)).unwrap_or_default(),
-        );
-        set(spans::TRACESTATE, spans::header(self.delivery, spans::TRACESTATE).unwrap_or_default());
+        for (name, value) in self.trace.iter().flat_map(Onward::pairs) {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
         if let Ok(kind) = HeaderValue::from_str(kind) {
             headers.insert(header::CONTENT_TYPE, kind);
         }
@@ -91,10 +91,7 @@ fn encoded(value: &str) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use lapin::{
-        BasicProperties,
-        types::{AMQPValue, FieldTable},
-    };
+    use lapin::BasicProperties;
 
     use super::*;
     use crate::settings::Identity;
@@ -109,7 +106,7 @@ mod tests {
         let sender = Sender { identity, queue: "q".to_owned(), process: "me".to_owned() };
         let mut delivery = Delivery::mock(1, "amq.topic".into(), "devices.7".into(), false, Vec::new());
         delivery.properties = properties;
-        let event = Event { sender: &sender, delivery: &delivery, id: "é 1%", preview, traceparent: None };
+        let event = Event { sender: &sender, delivery: &delivery, id: "é 1%", preview, trace: None };
         event.headers(content_type(&delivery))
     }
 
@@ -138,20 +135,19 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_is_the_messages_own_where_no_other_is_named() {
-        let mut own = FieldTable::default();
-        own.insert("traceparent".into(), AMQPValue::LongString("00-own".into()));
-        own.insert("tracestate".into(), AMQPValue::LongString("v=1".into()));
-        let mut delivery = Delivery::mock(1, "".into(), "q".into(), false, Vec::new());
-        delivery.properties = BasicProperties::default().with_headers(own);
-        let sender = Sender { identity: Identity::default(), queue: "q".to_owned(), process: "me".to_owned() };
-        let told = |traceparent| {
-            let event = Event { sender: &sender, delivery: &delivery, id: "1", preview: false, traceparent };
+    fn the_trace_is_told_as_it_is() {
+        let told = |traceparent: &str, tracestate: &str| {
+            let identity = Identity::default();
+            let sender = Sender { identity, queue: "q".to_owned(), process: "me".to_owned() };
+            let delivery = Delivery::mock(1, "".into(), "q".into(), false, Vec::new());
+            let trace = Onward { traceparent: traceparent.to_owned(), tracestate: tracestate.to_owned() };
+            let event = Event { sender: &sender, delivery: &delivery, id: "1", preview: false, trace: Some(trace) };
             let headers = event.headers("application/json");
-            ["traceparent", "tracestate"].map(|name| headers[name].to_str().unwrap().to_owned())
+            ["traceparent", "tracestate"].map(|name| headers.get(name).map(|v| v.to_str().unwrap().to_owned()))
         };
-        assert_eq!(told(None), ["00-own", "v=1"]);
-        assert_eq!(told(Some("00-span")), ["00-span", "v=1"]);
+        assert_eq!(told("00-a", "a=1, b=50%"), [Some("00-a".to_owned()), Some("a=1, b=50%".to_owned())]);
+        assert_eq!(told("00-a", ""), [Some("00-a".to_owned()), None]);
+        assert_eq!(told("00-a\r\nx: y", "\0"), [None, None]);
     }
 
     #[test]

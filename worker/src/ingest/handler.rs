@@ -12,6 +12,7 @@ use axum::{
     http::{HeaderMap, Uri},
 };
 use lapin::message::Delivery;
+use opentelemetry_sdk::trace::Span;
 
 use super::{
     envelope::Sender,
@@ -19,6 +20,7 @@ use super::{
     outage::Likeness,
     ramp::Ramp,
     reject::Rejection,
+    spans::{self, Onward},
     web::{Answer, Meaning, Reply, Server},
 };
 use crate::{
@@ -48,7 +50,7 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     /// Why it did not go well, if it did not.
-    pub(crate) fn reason(&self) -> Option<&'static str> {
+    fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Passed(_) | Self::Dropped => None,
             Self::Refused { why, .. } | Self::Later { why, .. } => Some(why.reason),
@@ -92,17 +94,20 @@ impl Handler {
         self.hangs.load(Relaxed)
     }
 
-    /// Sends it a message, when its turn comes.
+    /// Sends it a message, when its turn comes; then `begin` makes the span of it.
     pub(crate) async fn call(
         &self,
         sender: &Sender,
         delivery: &Delivery,
         id: Option<&str>,
-        traceparent: Option<&str>,
+        begin: impl FnOnce() -> Option<Span>,
     ) -> Verdict {
         let turn = self.ramp.turn().await;
         let id = id.map_or_else(|| Cow::Owned(self.fresh_id(sender)), Cow::Borrowed);
-        let event = Event { sender, delivery, id: &id, preview: self.preview, traceparent };
+        let mut span = begin();
+        // A copy is of no trace.
+        let trace = if self.preview { None } else { Onward::of(span.as_ref(), delivery) };
+        let event = Event { sender, delivery, id: &id, preview: self.preview, trace };
         let headers = event.headers(event::content_type(delivery));
         let reply = self.server.post(&headers, Bytes::copy_from_slice(&delivery.data)).await;
         match &reply {
@@ -111,7 +116,14 @@ impl Handler {
             Reply::Unreachable(_) => {}
         }
         self.hangs.store(matches!(reply, Reply::Silent(_)), Relaxed);
-        verdict(reply)
+        if let (Some(span), Reply::Answered(answer)) = (&mut span, &reply) {
+            spans::answered(span, answer.status);
+        }
+        let verdict = verdict(reply);
+        if let (Some(span), Some(reason)) = (&mut span, verdict.reason()) {
+            spans::failed(span, reason);
+        }
+        verdict
     }
 
     /// Whether it answers at all.

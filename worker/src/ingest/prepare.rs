@@ -40,8 +40,6 @@ pub(crate) struct Item<'a> {
     /// A row of its id that says something else is another message's.
     pub(crate) first: bool,
     pub(crate) rows: Vec<(&'a str, Fields<'a>)>,
-    /// The span in whose name it goes on, in place of what it says itself.
-    pub(crate) traceparent: Option<String>,
 }
 
 impl Item<'_> {
@@ -109,12 +107,7 @@ fn answered(body: &[u8]) -> Result<Vec<Cow<'static, str>>, Rejection> {
 }
 
 impl<'a> Prepared<'a> {
-    pub(crate) fn item(
-        &'a self,
-        message: usize,
-        delivery: &'a Delivery,
-        traceparent: Option<String>,
-    ) -> Result<Item<'a>, Rejection> {
+    pub(crate) fn item(&'a self, message: usize, delivery: &'a Delivery) -> Result<Item<'a>, Rejection> {
         let rows = self.texts.iter().map(|text| Ok((&**text, decode::fields(text)?)));
         Ok(Item {
             message,
@@ -122,7 +115,6 @@ impl<'a> Prepared<'a> {
             id: self.id.clone(),
             first: identity::is_first(delivery),
             rows: rows.collect::<Result<_, Rejection>>()?,
-            traceparent,
         })
     }
 }
@@ -149,7 +141,7 @@ mod tests {
         };
         let delivery = Delivery::mock(1, "".into(), "".into(), false, body.as_bytes().to_vec());
         let prepared = preparation.prepare(&delivery, Timestamp::UNIX_EPOCH).map_err(|r| r.reason)?;
-        let item = prepared.item(0, &delivery, None).map_err(|r| r.reason)?;
+        let item = prepared.item(0, &delivery).map_err(|r| r.reason)?;
         let row = |n: usize| (item.row_id(n).map(Cow::into_owned), item.rows[n].0.to_owned());
         Ok((0..item.rows.len()).map(row).collect())
     }

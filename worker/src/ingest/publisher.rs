@@ -102,7 +102,7 @@ impl Link {
             *connection = Some(hub::connect(&self.address, &self.name).await.map_err(PublishError::Hub)?);
         }
         let open = connection.as_ref().expect("connected above");
-        let channel = open.create_channel().await.map_err(PublishError::Lost)?;
+        let channel = hub::channel(open).await.map_err(PublishError::Lost)?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(PublishError::Lost)?;
         Ok(channel)
     }

@@ -10,7 +10,10 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{header::InvalidHeaderValue, uri::InvalidUri};
 use drover_crds::{api::Sink, resolved::RoutingKey};
 
-use super::{envelope::Sender, outage::Likeness, prepare::Item, publisher::Link, reject::Rejection, web::Server};
+use super::{
+    clock, envelope::Sender, outage::Likeness, prepare::Item, publisher::Link, reject::Rejection, spans::Telling,
+    web::Server,
+};
 use crate::{settings::Settings, tls::TlsError};
 pub(crate) use postgres::Table;
 
@@ -62,6 +65,17 @@ pub(crate) enum Failure {
     Retry { message: String },
     /// The sink takes nothing now.
     Hold { reason: String, message: String },
+}
+
+impl Failure {
+    /// The reason in `CamelCase`.
+    fn reason(&self) -> &str {
+        match self {
+            Self::Content { rejection, .. } => rejection.reason,
+            Self::Retry { .. } => "Conflict",
+            Self::Hold { reason, .. } => reason,
+        }
+    }
 }
 
 /// What all slots share of a sink.
@@ -140,11 +154,17 @@ pub(crate) enum Writer {
 
 impl Writer {
     /// Tries to write.
-    pub(crate) async fn attempt(&mut self, items: &[&Item<'_>]) -> Attempt {
+    pub(crate) async fn attempt(&mut self, items: &[&Item<'_>], telling: Telling<'_>) -> Attempt {
         match self {
-            Self::Postgres(writer) => writer.attempt(items).await,
-            Self::Hub(writer) => writer.attempt(items).await,
-            Self::Http(writer) => writer.attempt(items).await,
+            Self::Postgres(writer) => {
+                let since = clock::today();
+                let attempt = writer.attempt(items).await;
+                let written = attempt.ends.iter().filter(|(_, end)| matches!(end, End::Written | End::Repeated));
+                written.for_each(|(message, _)| telling.wrote(*message, since));
+                attempt
+            }
+            Self::Hub(writer) => writer.attempt(items, telling).await,
+            Self::Http(writer) => writer.attempt(items, telling).await,
             Self::Discard => {
                 Attempt { ends: items.iter().map(|item| (item.message, End::Written)).collect(), ..Attempt::default() }
             }

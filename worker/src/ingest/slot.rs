@@ -9,7 +9,6 @@ mod way_out;
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use lapin::message::Delivery;
 use tokio::{
     sync::mpsc::UnboundedSender,
@@ -25,7 +24,7 @@ use super::{
     meter::Outcome,
     prepare::{Item, Prepared},
     sink::{Attempt, End, Failure, Writer},
-    spans::Spans,
+    spans::{Spans, Telling},
     suspect::Way,
 };
 use course::{Course, Judgement, Refusal, ends};
@@ -119,7 +118,7 @@ impl Slot {
             .iter()
             .enumerate()
             .filter_map(|(n, prepared)| Some((n, prepared.as_ref()?)))
-            .filter_map(|(n, prepared)| course.kept(n, prepared.item(n, &batch[n], course.spans.parent(n))))
+            .filter_map(|(n, prepared)| course.kept(n, prepared.item(n, &batch[n])))
             .collect();
         let empty = items.iter().filter(|item| item.rows.is_empty()).map(|item| item.message);
         self.finish(batch, course, empty.collect(), Outcome::Filtered);
@@ -184,8 +183,9 @@ impl Slot {
                 halving.settled();
                 continue;
             }
-            let since = clock::today();
-            let attempt = self.attempt(&open).await;
+            let context = Arc::clone(&self.context);
+            let telling = Telling { spans: &course.spans, work: context.work.sink.as_ref() };
+            let attempt = self.attempt(&open, telling).await;
             if self.writer.in_doubt() {
                 course.doubt(&mut items[part]);
             }
@@ -194,7 +194,7 @@ impl Slot {
             if late {
                 halving.late();
             }
-            for refusal in self.end(batch, course, ends, since) {
+            for refusal in self.end(batch, course, ends) {
                 let item = items.iter().position(|item| refusal.is_of(item));
                 halving.found(item.expect("what the sink says is of one of its items"));
                 refusals.push(refusal);
@@ -223,10 +223,10 @@ impl Slot {
         Ok(())
     }
 
-    async fn attempt(&mut self, open: &[&Item<'_>]) -> Result<Attempt, Surrendered> {
+    async fn attempt(&mut self, open: &[&Item<'_>], telling: Telling<'_>) -> Result<Attempt, Surrendered> {
         let (surrender, patience) = (self.surrender.clone(), self.writer.patience());
         let attempt = tokio::select! {
-            attempt = timeout(patience, self.writer.attempt(open)) => attempt,
+            attempt = timeout(patience, self.writer.attempt(open, telling)) => attempt,
             () = surrender.cancelled() => {
                 self.writer.abandon();
                 return Err(Surrendered);
@@ -239,7 +239,7 @@ impl Slot {
     }
 
     /// Those that the sink refused, with nothing done about them yet.
-    fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>, since: Timestamp) -> Vec<Refusal> {
+    fn end(&self, batch: &[Delivery], course: &mut Course, ends: Vec<(usize, End)>) -> Vec<Refusal> {
         let (mut written, mut repeated, mut refusals) = (Vec::with_capacity(ends.len()), Vec::new(), Vec::new());
         for (message, end) in ends {
             match end {
@@ -253,10 +253,6 @@ impl Slot {
                     refusals.push(Refusal { message, why, likeness, wait: Some(at_least) });
                 }
             }
-        }
-        if let Some(work) = &self.context.work.sink {
-            // They end as they are dropped.
-            written.iter().chain(&repeated).for_each(|message| drop(course.spans.child(*message, work, since)));
         }
         self.finish(batch, course, written, Outcome::Written);
         self.finish(batch, course, repeated, Outcome::Repeated);

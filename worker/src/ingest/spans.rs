@@ -8,11 +8,11 @@ use std::collections::HashMap;
 
 use drover_crds::{api::Sink, resolved};
 use jiff::Timestamp;
-use lapin::message::Delivery;
+use lapin::{message::Delivery, types::FieldTable};
 use opentelemetry::{
     Context, KeyValue,
     propagation::{Extractor, TextMapPropagator},
-    trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer},
+    trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer},
 };
 use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
@@ -26,6 +26,11 @@ use crate::traces::Traces;
 pub(crate) const TRACEPARENT: &str = "traceparent";
 /// The same, for what vendors add.
 pub(crate) const TRACESTATE: &str = "tracestate";
+
+/// Longest header that is read, in bytes: what the W3C asks everybody to take of a `tracestate`. Servers refuse requests with long ones.
+const MAX_HEADER: usize = 512;
+/// Most bytes of an attribute: spans wait in memory.
+const MAX_ATTRIBUTE: usize = 255;
 
 /// What is done with a message, as its own span tells it.
 #[derive(Debug, Clone)]
@@ -80,7 +85,7 @@ impl Work {
 
 /// The spans of a batch, by the places of its messages; none where nothing is traced.
 #[derive(Debug, Default)]
-pub(super) struct Spans {
+pub(crate) struct Spans {
     tracer: Option<SdkTracer>,
     spans: Vec<Span>,
 }
@@ -89,9 +94,8 @@ impl Spans {
     /// Begins those of deliveries from `queue`.
     pub(super) fn begin(traces: Option<&Traces>, queue: &str, batch: &[Delivery]) -> Self {
         let Some(Traces { tracer, .. }) = traces else { return Self::default() };
-        let propagator = TraceContextPropagator::new();
         let begin = |delivery: &Delivery| {
-            let parent = propagator.extract_with_context(&Context::new(), &Headers(delivery));
+            let parent = publisher(delivery);
             let builder = SpanBuilder::from_name(format!("process {queue}")).with_kind(SpanKind::Consumer);
             let mut span = tracer.build_with_context(builder.with_start_time(clock::today()), &parent);
             if span.is_recording() {
@@ -102,9 +106,10 @@ impl Spans {
         Self { spans: batch.iter().map(begin).collect(), tracer: Some(tracer.clone()) }
     }
 
-    /// The span in whose name a message goes on.
-    pub(super) fn parent(&self, message: usize) -> Option<String> {
-        self.spans.get(message).map(traceparent)
+    /// In whose name a message is sent to another queue of the pipeline, if it says nothing itself: all of its tries are one trace.
+    pub(super) fn lasting(&self, message: usize, delivery: &Delivery) -> Option<Onward> {
+        let span = self.spans.get(message).filter(|_| header(delivery, TRACEPARENT).is_none())?;
+        Onward::of(Some(span), delivery)
     }
 
     /// Begins the span of what is done with a message.
@@ -120,7 +125,7 @@ impl Spans {
     }
 
     /// A message fails, for this reason; not the error, which may show a row.
-    pub(super) fn fails(&mut self, message: usize, reason: &'static str) {
+    pub(super) fn fails(&mut self, message: usize, reason: &str) {
         if let Some(span) = self.spans.get_mut(message) {
             failed(span, reason);
         }
@@ -135,18 +140,76 @@ impl Spans {
     }
 }
 
-/// Names a span in a header.
-pub(super) fn traceparent(span: &Span) -> String {
-    let mut headers = HashMap::new();
-    let context = Context::new().with_remote_span_context(span.span_context().clone());
-    TraceContextPropagator::new().inject_context(&context, &mut headers);
-    headers.remove(TRACEPARENT).unwrap_or_default()
+/// Tells of what a sink does, message by message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Telling<'s> {
+    pub(super) spans: &'s Spans,
+    pub(super) work: Option<&'s Work>,
+}
+
+impl Telling<'_> {
+    /// It begins with a message.
+    pub(crate) fn begin(&self, message: usize) -> Option<Span> {
+        self.spans.child(message, self.work?, clock::today())
+    }
+
+    /// It has written a message, and began then.
+    pub(crate) fn wrote(&self, message: usize, since: Timestamp) {
+        // It ends as it is dropped.
+        drop(self.work.and_then(|work| self.spans.child(message, work, since)));
+    }
+}
+
+/// What names a trace, for whoever a message goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Onward {
+    pub(crate) traceparent: String,
+    /// What vendors add; may be empty.
+    pub(crate) tracestate: String,
+}
+
+impl Onward {
+    /// In the name of a span; where there is none, as the message says itself, if that is valid.
+    pub(crate) fn of(span: Option<&Span>, delivery: &Delivery) -> Option<Self> {
+        Self::from_context(
+            span.map_or_else(|| publisher(delivery).span().span_context().clone(), |span| span.span_context().clone()),
+        )
+    }
+
+    fn from_context(context: SpanContext) -> Option<Self> {
+        let mut headers = HashMap::new();
+        TraceContextPropagator::new().inject_context(&Context::new().with_remote_span_context(context), &mut headers);
+        let traceparent = headers.remove(TRACEPARENT)?;
+        Some(Self { traceparent, tracestate: headers.remove(TRACESTATE).unwrap_or_default() })
+    }
+
+    /// As headers; an empty one is none.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [(TRACEPARENT, &*self.traceparent), (TRACESTATE, &*self.tracestate)].into_iter().filter(|(_, v)| !v.is_empty())
+    }
+
+    /// Puts it into the headers of a message, in place of what is there.
+    pub(crate) fn put(&self, headers: &mut FieldTable) {
+        *headers = envelope::without(headers, TRACESTATE);
+        for (name, value) in self.pairs() {
+            headers.insert(name.into(), envelope::text(value));
+        }
+    }
 }
 
 /// What a span was for did not succeed.
-pub(super) fn failed(span: &mut Span, reason: &'static str) {
-    span.set_attribute(KeyValue::new("error.type", reason));
+pub(crate) fn failed(span: &mut Span, reason: &str) {
+    span.set_attribute(KeyValue::new("error.type", reason.to_owned()));
     span.set_status(Status::error(""));
+}
+
+/// A server answered with this status.
+pub(crate) fn answered(span: &mut Span, status: u16) {
+    span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+}
+
+fn cut(text: &str) -> String {
+    envelope::cut(text, MAX_ATTRIBUTE).to_owned()
 }
 
 fn attributes(queue: &str, delivery: &Delivery) -> Vec<KeyValue> {
@@ -155,13 +218,18 @@ fn attributes(queue: &str, delivery: &Delivery) -> Vec<KeyValue> {
         KeyValue::new("messaging.operation.name", "process"),
         KeyValue::new("messaging.operation.type", "process"),
         KeyValue::new("messaging.destination.name", queue.to_owned()),
-        KeyValue::new("messaging.rabbitmq.destination.routing_key", envelope::origin(delivery).1),
+        KeyValue::new("messaging.rabbitmq.destination.routing_key", cut(&envelope::origin(delivery).1)),
         KeyValue::new("messaging.message.body.size", i64::try_from(delivery.data.len()).unwrap_or(i64::MAX)),
     ];
     if let Some(id) = delivery.properties.message_id() {
-        attributes.push(KeyValue::new("messaging.message.id", id.to_string()));
+        attributes.push(KeyValue::new("messaging.message.id", cut(id.as_str())));
     }
     attributes
+}
+
+/// The trace of whoever published a message, and whether it is sampled; of none where the headers are not valid.
+fn publisher(delivery: &Delivery) -> Context {
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(delivery))
 }
 
 /// The headers of a message that say which trace it is of.
@@ -178,7 +246,8 @@ impl Extractor for Headers<'_> {
 }
 
 /// What a message itself says of its trace.
-pub(crate) fn header<'d>(delivery: &'d Delivery, name: &str) -> Option<&'d str> {
-    let value = delivery.properties.headers().as_ref()?.inner().get(name)?;
-    std::str::from_utf8(value.as_long_string()?.as_bytes()).ok()
+fn header<'d>(delivery: &'d Delivery, name: &str) -> Option<&'d str> {
+    let value = delivery.properties.headers().as_ref()?.inner().get(name)?.as_long_string()?;
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    (text.len() <= MAX_HEADER).then_some(text)
 }

@@ -50,8 +50,9 @@ fn a_handler_takes_the_place_of_a_query() {
 
 #[test]
 fn traces_go_to_the_collector_that_is_named() {
-    assert_eq!(read(&[(TRACES_RATIO, "0.5")]).unwrap().traces, None);
     let endpoint = (TRACES_ENDPOINT, "http://collector:4318");
+    assert_eq!(read(&[(TRACES_RATIO, "0.5")]).unwrap().traces, None);
+    assert_eq!(read(&[endpoint, (TRACES_OFF, "true")]).unwrap().traces, None);
     let traces = |more: &[(&str, &str)]| read(&[&[endpoint], more].concat()).map(|settings| settings.traces.unwrap());
     let all = Traces { endpoint: endpoint.1.to_owned(), ratio: 1.0, ca: None };
     assert_eq!(traces(&[]).unwrap(), all);
@@ -60,7 +61,15 @@ fn traces_go_to_the_collector_that_is_named() {
     for ratio in ["-0.1", "1.1", "NaN", "all"] {
         assert_eq!(traces(&[(TRACES_RATIO, ratio)]).unwrap_err().variable, TRACES_RATIO, "{ratio}");
     }
-    assert_eq!(read(&[(TRACES_ENDPOINT, "collector:4317")]).unwrap_err().variable, TRACES_ENDPOINT);
+    let another = [(TRACES_OTHER_ENDPOINT, "https://otlp.example"), (TRACES_CA, "PEM")];
+    let another = traces(&another).unwrap();
+    assert_eq!((another.endpoint.as_str(), another.ca), ("https://otlp.example", None));
+    for variable in [TRACES_ENDPOINT, TRACES_OTHER_ENDPOINT] {
+        for endpoint in ["collector:4317", "https://user:sesame@collector"] {
+            let error = read(&[(variable, endpoint)]).unwrap_err();
+            assert!(error.variable == variable && !error.to_string().contains("sesame"), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ use drover_worker::{
     tls::Material,
 };
 
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
+
 use crate::surroundings::{env, file, hub};
 
 async fn refused(address: &HubAddress) -> HubReason {
@@ -24,6 +26,24 @@ async fn a_trusted_hub_is_connected_to() {
     let connection = hub::connect(&hub(uri().as_str()), "test").await.unwrap();
     assert_eq!(connection.configuration().heartbeat(), hub::HEARTBEAT_SECONDS);
     connection.close(200, "done".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_channel_that_the_hub_closed_is_not_mistaken_for_another_and_without_a_good_one_the_connection_ends() {
+    let connection = hub::connect(&hub(uri().as_str()), "test").await.unwrap();
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let mut refused = 0;
+    let error = loop {
+        let channel = match hub::channel(&connection).await {
+            Ok(channel) => channel,
+            Err(error) => break error,
+        };
+        channel.queue_declare("connect-never".into(), passive, FieldTable::default()).await.unwrap_err();
+        refused += 1;
+    };
+    // As many as a connection has numbers for.
+    assert_eq!((refused, connection.status().connected()), (connection.configuration().channel_max(), false));
+    assert!(matches!(error.kind(), lapin::ErrorKind::ChannelsLimitReached), "{error}");
 }
 
 #[tokio::test]

@@ -340,7 +340,7 @@ async fn a_collector_with_tls_is_trusted_by_its_authority_alone() {
     let endpoint = format!("https://{}", collector.address);
     for (ca, outcome, n) in [("DROVER_TEST_OTHER_CA", "failed", 1), ("DROVER_TEST_CA", "exported", 2)] {
         let ca = file(ca);
-        let traced = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("DROVER_TRACES_CA", &*ca)];
+        let traced = [("DROVER_TRACES_ENDPOINT", &*endpoint), ("DROVER_TRACES_CA", &*ca)];
         let worker = lane.worker(APPEND, &traced).await;
         lane.publish_numbered(n..n + 1).await;
         worker.await_done(1).await;

@@ -65,10 +65,10 @@ fn workers_are_told_of_the_collector_of_traces_and_may_connect_to_it() {
     let mut world = World::new(spec());
     let without = yaml(world.plan());
     let environment =
-        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318".to_owned()), ("DROVER_TRACES_CA", "PEM".to_owned())];
+        vec![("DROVER_TRACES_ENDPOINT", "http://c:4318".to_owned()), ("DROVER_TRACES_CA", "PEM".to_owned())];
     world.collector = Collector { environment, port: Some(4318) };
     let with = yaml(world.plan());
-    for line in ["OTEL_EXPORTER_OTLP_ENDPOINT: http://c:4318", "DROVER_TRACES_CA: PEM", "port: 4318"] {
+    for line in ["DROVER_TRACES_ENDPOINT: http://c:4318", "DROVER_TRACES_CA: PEM", "port: 4318"] {
         assert!(with.contains(line) && !without.contains(line), "{line}: {with}");
     }
 }

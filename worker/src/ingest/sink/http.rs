@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
 };
 use drover_crds::{api::HttpSink, resolved::HTTP_TIMEOUT_SECONDS};
+use opentelemetry_sdk::trace::Span;
 
 use super::{
     super::{
@@ -15,6 +16,7 @@ use super::{
         event::Event,
         prepare::Item,
         reject::Rejection,
+        spans::{self, Onward, Telling},
         web::{Meaning, Reply, Server},
     },
     Attempt, End, Failure, SinkError,
@@ -67,10 +69,15 @@ impl Writer {
         }
     }
 
-    pub(super) async fn attempt(&mut self, items: &[&Item<'_>]) -> Attempt {
+    pub(super) async fn attempt(&mut self, items: &[&Item<'_>], telling: Telling<'_>) -> Attempt {
         let (mut attempt, until) = (Attempt::default(), clock::now() + BUDGET);
         for (n, item) in items.iter().enumerate() {
-            match self.post(item).await {
+            let mut span = telling.begin(item.message);
+            let end = self.post(item, span.as_mut()).await;
+            if let (Some(span), Some(reason)) = (&mut span, reason(&end)) {
+                spans::failed(span, reason);
+            }
+            match end {
                 Ok(end) => attempt.ends.push((item.message, end)),
                 Err(failure) => {
                     attempt.failure = Some(failure);
@@ -85,13 +92,16 @@ impl Writer {
         attempt
     }
 
-    async fn post(&self, item: &Item<'_>) -> Result<End, Failure> {
-        let traceparent = item.traceparent.as_deref();
+    async fn post(&self, item: &Item<'_>, mut span: Option<&mut Span>) -> Result<End, Failure> {
         for (row, (text, _)) in item.rows.iter().enumerate() {
             let id = item.row_id(row).unwrap_or_else(|| Cow::Owned(self.fresh_id(item, row)));
-            let event = Event { sender: &self.sender, delivery: item.delivery, id: &id, preview: false, traceparent };
+            let trace = Onward::of(span.as_deref(), item.delivery);
+            let event = Event { sender: &self.sender, delivery: item.delivery, id: &id, preview: false, trace };
             let headers = event.headers("application/json");
             let reply = self.server.post(&headers, Bytes::copy_from_slice(text.as_bytes())).await;
+            if let (Some(span), Reply::Answered(answer)) = (&mut span, &reply) {
+                spans::answered(span, answer.status);
+            }
             if let Some(end) = end(reply)? {
                 return Ok(end);
             }
@@ -107,6 +117,15 @@ impl Writer {
 
 fn unreachable(error: &str) -> Failure {
     Failure::Hold { reason: "Unreachable".to_owned(), message: format!("sink.http cannot be reached: {error}") }
+}
+
+/// Why it was not taken.
+fn reason(end: &Result<End, Failure>) -> Option<&str> {
+    match end {
+        Ok(End::Refused { why, .. } | End::Later { why, .. } | End::Rejected(why)) => Some(why.reason),
+        Ok(End::Written | End::Repeated) => None,
+        Err(failure) => Some(failure.reason()),
+    }
 }
 
 /// How a message ended that was not taken.

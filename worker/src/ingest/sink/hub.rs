@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use drover_crds::resolved::{Part, RoutingKey};
 use lapin::{BasicProperties, types::ShortString};
+use opentelemetry_sdk::trace::Span;
 
 use super::{
     super::{
@@ -14,7 +15,8 @@ use super::{
         prepare::Item,
         publisher::{Link, Outgoing, Publisher, Receipt},
         reject::Rejection,
-        spans, template,
+        spans::{self, Onward, Telling},
+        template,
     },
     Attempt, End, Failure,
 };
@@ -49,13 +51,17 @@ impl Writer {
             .map_err(|e| Failure::Hold { reason: e.reason().to_owned(), message: e.to_string() })
     }
 
-    pub(super) async fn attempt(&mut self, items: &[&Item<'_>]) -> Attempt {
+    pub(super) async fn attempt(&mut self, items: &[&Item<'_>], telling: Telling<'_>) -> Attempt {
         let mut attempt = Attempt::default();
+        // They end with the attempt.
+        let mut spans = Vec::with_capacity(items.len());
         let mut outgoing = Vec::with_capacity(items.len());
         let mut owners = Vec::with_capacity(items.len());
         for item in items {
-            match outgoing_of(&self.exchange, self.key.as_ref(), item) {
+            let span = telling.begin(item.message);
+            match outgoing_of(&self.exchange, self.key.as_ref(), item, span.as_ref()) {
                 Ok(of_item) => {
+                    spans.extend(span.map(|span| (item.message, span)));
                     owners.extend(of_item.iter().map(|_| item.message));
                     outgoing.extend(of_item);
                 }
@@ -80,6 +86,10 @@ impl Writer {
             Err(error) => {
                 attempt.failure = Some(Failure::Hold { reason: error.reason().to_owned(), message: error.to_string() });
             }
+        }
+        let written = |message| attempt.ends.iter().any(|(ended, end)| *ended == message && *end == End::Written);
+        for (_, span) in spans.iter_mut().filter(|(message, _)| !written(*message)) {
+            spans::failed(span, attempt.failure.as_ref().map_or("PublishRefused", Failure::reason));
         }
         attempt
     }
@@ -106,6 +116,7 @@ fn outgoing_of<'i>(
     exchange: &'i str,
     key: Option<&RoutingKey>,
     item: &'i Item<'_>,
+    span: Option<&Span>,
 ) -> Result<Vec<Outgoing<'i>>, Rejection> {
     let own = envelope::origin(item.delivery).1;
     let mut outgoing = Vec::with_capacity(item.rows.len());
@@ -115,16 +126,21 @@ fn outgoing_of<'i>(
             // A header may say more than a key has room for.
             None => template::fits(own.clone())?,
         };
-        outgoing.push(Outgoing { exchange, routing_key, properties: properties(item, n)?, body: text.as_bytes() });
+        outgoing.push(Outgoing {
+            exchange,
+            routing_key,
+            properties: properties(item, n, span)?,
+            body: text.as_bytes(),
+        });
     }
     Ok(outgoing)
 }
 
-fn properties(item: &Item<'_>, row: usize) -> Result<BasicProperties, Rejection> {
+fn properties(item: &Item<'_>, row: usize, span: Option<&Span>) -> Result<BasicProperties, Rejection> {
     let mut properties = envelope::passed_on(item.delivery);
-    if let Some(traceparent) = &item.traceparent {
+    if let Some(trace) = span.and_then(|span| Onward::of(Some(span), item.delivery)) {
         let mut headers = properties.headers().clone().unwrap_or_default();
-        headers.insert(spans::TRACEPARENT.into(), envelope::text(traceparent));
+        trace.put(&mut headers);
         properties = properties.with_headers(headers);
     }
     if let Some(id) = item.row_id(row) {
@@ -151,7 +167,7 @@ mod tests {
         let mut delivery = Delivery::mock(1, "e".into(), "k".into(), false, Vec::new());
         delivery.properties = BasicProperties::default().with_headers(headers);
         let rows = vec![("{}", decode::fields("{}").unwrap())];
-        let item = Item { message: 0, delivery: &delivery, id: None, first: true, rows, traceparent: None };
-        assert_eq!(outgoing_of("e", None, &item).unwrap_err().reason, "RoutingKeyTooLong");
+        let item = Item { message: 0, delivery: &delivery, id: None, first: true, rows };
+        assert_eq!(outgoing_of("e", None, &item, None).unwrap_err().reason, "RoutingKeyTooLong");
     }
 }

@@ -12,7 +12,6 @@ use super::{
         outage::Likeness,
         prepare::Prepared,
         reject::{Class, Rejection},
-        spans,
     },
     Course, Slot, Surrendered,
 };
@@ -76,16 +75,11 @@ impl Slot {
         let (context, delivery, message) = (Arc::clone(&self.context), &batch[turn.message], turn.message);
         loop {
             let (surrender, endings) = (self.surrender.clone(), context.outage().endings());
-            let mut span = course.spans.child(message, &context.work.handler, clock::today());
-            let traceparent = span.as_ref().map(spans::traceparent);
+            let begin = || course.spans.child(message, &context.work.handler, clock::today());
             let verdict = tokio::select! {
-                verdict = turn.handler.call(&context.sender, delivery, id.as_deref(), traceparent.as_deref()) => verdict,
+                verdict = turn.handler.call(&context.sender, delivery, id.as_deref(), begin) => verdict,
                 () = surrender.cancelled() => return Err(Surrendered),
             };
-            if let (Some(span), Some(reason)) = (&mut span, verdict.reason()) {
-                spans::failed(span, reason);
-            }
-            drop(span);
             context.meter.moves_on(clock::now());
             match verdict {
                 Verdict::Passed(body) => {

@@ -13,7 +13,6 @@ use super::{
         meter::Outcome,
         publisher::{PublishError, Receipt},
         reject::Rejection,
-        suspect::Transfer,
     },
     Course, Slot, SlotEnd, Surrendered, Way,
 };
@@ -87,7 +86,8 @@ impl Slot {
     pub(super) async fn relocate(&mut self, batch: &[Delivery], course: &mut Course) -> Result<(), Surrendered> {
         let mut moves = mem::take(&mut course.moves);
         while !moves.is_empty() {
-            let outgoing: Vec<(&Delivery, &Transfer)> = moves.iter().map(|(n, to)| (&batch[*n], to)).collect();
+            let trace = |n: usize| course.spans.lasting(n, &batch[n]);
+            let outgoing: Vec<_> = moves.iter().map(|(n, to)| (&batch[*n], to, trace(*n))).collect();
             let context = Arc::clone(&self.context);
             let receipts = tokio::select! {
                 receipts = context.transfer(&outgoing) => receipts,

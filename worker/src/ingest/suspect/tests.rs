@@ -22,7 +22,7 @@ fn delivery(redelivered: bool) -> Delivery {
 fn after(sender: &Sender, before: &Delivery, way: Way) -> Delivery {
     let Way::Transfer(Transfer { mark, .. }) = way else { panic!("{way:?}") };
     let mut next = delivery(false);
-    next.properties = envelope::transferred(sender, before, &mark, "2026-01-02T03:04:05Z");
+    next.properties = envelope::transferred(sender, before, &mark, None, "2026-01-02T03:04:05Z");
     next
 }
 

@@ -139,7 +139,7 @@ impl Reader {
 
 /// A channel for one consumer; it closes with its last user.
 async fn channel(hub: &Connection, stream: &str) -> Result<Channel, ReadError> {
-    hub.create_channel().await.map_err(|error| refused(stream, error))
+    crate::hub::channel(hub).await.map_err(|error| refused(stream, error))
 }
 
 /// Whether the stream is there.
