@@ -9,23 +9,59 @@ use super::{
 };
 use crate::condition::find;
 
+/// Whether a condition is not as it should be.
+type Wrong = fn(&Condition) -> bool;
+
 /// Each is told only if those before it are well: what comes later is often their effect.
-const CAUSES: [(&str, &str); 9] = [
-    ("Accepted", "True"),
-    ("HubReady", "True"),
-    ("StoreReady", "True"),
-    ("DeadLetterSafe", "True"),
-    ("WorkersReady", "True"),
-    ("InputSound", "True"),
-    ("DataLoss", "False"),
-    ("SinkLimited", "False"),
-    ("Progressing", "False"),
+const CAUSES: [(&str, Wrong); 11] = [
+    ("Accepted", is_not_true),
+    ("HubReady", is_not_true),
+    ("StoreReady", is_not_true),
+    ("DeadLetterSafe", is_not_true),
+    ("WorkersReady", is_not_true),
+    ("Progressing", waits_for_someone),
+    ("Stalled", is_not_false),
+    ("InputSound", is_not_true),
+    ("DataLoss", is_not_false),
+    ("SinkLimited", is_not_false),
+    ("Progressing", is_not_false),
 ];
+
+fn is_not_true(condition: &Condition) -> bool {
+    condition.status != "True"
+}
+
+fn is_not_false(condition: &Condition) -> bool {
+    condition.status != "False"
+}
+
+/// True of `Progressing` where nothing goes on before a person acts: a revision was given up or refused, or has passed its preview.
+fn waits_for_someone(progressing: &Condition) -> bool {
+    match (progressing.status.as_str(), progressing.reason.as_str()) {
+        ("False", reason) => !matches!(reason, "RevisionActive" | "NoRevision"),
+        (_, reason) => reason == "AwaitingPromotion",
+    }
+}
+
+/// What to say and to do where the operator has told nothing of an object.
+pub(super) const UNSEEN: [&str; 2] =
+    ["the operator has not looked at it yet", "see that it runs: kubectl get pods -A -l app.kubernetes.io/name=drover"];
+
+/// True if the operator has told nothing of it.
+pub(super) fn is_unseen(seen: &Seen) -> bool {
+    seen.status.conditions.is_empty()
+}
+
+/// What to do about a condition of an object: in the page's words, which call any object NAME.
+pub(super) fn remedy(seen: &Seen, condition: &Condition) -> Option<String> {
+    let remedy = advice(&condition.type_, &condition.reason)?.remedy?;
+    Some(remedy.replace("wq/NAME", "NAME").replace("NAME", &seen.name))
+}
 
 /// The first condition that is not as it should be.
 pub(super) fn cause(seen: &Seen) -> Option<&Condition> {
     let conditions = &seen.status.conditions;
-    let wrong = |(type_, well): &(&str, &str)| find(conditions, type_).filter(|c| c.status != *well);
+    let wrong = |(type_, wrong): &(&str, Wrong)| find(conditions, type_).filter(|c| wrong(c));
     // What is only unknown follows from what is wrong.
     let known = |c: &&Condition| c.status != "Unknown";
     let told = |c: &&Condition| !matches!(c.reason.as_str(), "NotChecked");
@@ -34,11 +70,11 @@ pub(super) fn cause(seen: &Seen) -> Option<&Condition> {
 
 /// All that helps to find out.
 pub(super) fn text(seen: &Seen, now: Timestamp) -> String {
-    let mut text = match (cause(seen), seen.status.conditions.is_empty()) {
-        (_, true) => format!(
-            "{}: the operator has not looked at it yet\n  Do:     see that it runs: kubectl get pods -A -l app.kubernetes.io/name=drover\n",
-            seen.name
-        ),
+    let mut text = match (cause(seen), is_unseen(seen)) {
+        (_, true) => {
+            let [what, remedy] = UNSEEN;
+            format!("{}: {what}\n  Do:     {remedy}\n", seen.name)
+        }
         (None, _) if seen.suspended => {
             format!("{}: it is suspended\n  Do:     kubectl drover resume {}\n", seen.name, seen.name)
         }
@@ -70,8 +106,8 @@ fn told(seen: &Seen, condition: &Condition, now: Timestamp) -> String {
     ];
     if let Some(advice) = advice(type_, reason) {
         rows.push(vec!["  Means:".to_owned(), advice.means]);
-        rows.extend(advice.remedy.map(|remedy| vec!["  Do:".to_owned(), remedy]));
     }
+    rows.extend(remedy(seen, condition).map(|remedy| vec!["  Do:".to_owned(), remedy]));
     format!("{}: {type_} is {}: {reason}\n{}", seen.name, condition.status, table(&rows))
 }
 
@@ -150,6 +186,50 @@ mod tests {
         let seen =
             seen(&[("Accepted", "True", "Accepted", ""), ("Progressing", "True", "RevisionStarting", "b1 starts")]);
         assert_eq!(cause(&seen).unwrap().reason, "RevisionStarting");
+    }
+
+    #[test]
+    fn a_revision_that_was_given_up_is_a_cause_though_the_old_one_works() {
+        let seen = seen(&[
+            ("Ready", "False", "RolloutAborted", "revision c2 has failed its preview"),
+            ("Stalled", "True", "RolloutAborted", "revision c2 has failed its preview"),
+            ("Accepted", "True", "Accepted", ""),
+            ("WorkersReady", "True", "Running", ""),
+            ("Progressing", "False", "RolloutAborted", "revision c2 has failed its preview"),
+            ("SinkLimited", "True", "MoreReplicasDoNotHelp", ""),
+        ]);
+        insta::assert_snapshot!(text(&seen, NOW.parse().unwrap()));
+    }
+
+    #[test]
+    fn a_refused_text_of_a_query_is_a_cause_before_what_its_input_lacks() {
+        let mut seen = seen(&[
+            ("Ready", "True", "Ready", ""),
+            ("Stalled", "False", "NotStalled", ""),
+            ("Accepted", "True", "Accepted", ""),
+            ("WorkersReady", "True", "Running", ""),
+            ("Progressing", "False", "TooManyErrors", "75 % of the events cannot be taken: the one before goes on"),
+            ("InputSound", "False", "ArrivalMissing", ""),
+        ]);
+        seen.name = "windowquery.drover.dev/q".into();
+        insta::assert_snapshot!(text(&seen, NOW.parse().unwrap()));
+    }
+
+    #[test]
+    fn what_stalls_is_a_cause_whatever_it_is() {
+        let seen = seen(&[("Accepted", "True", "Accepted", ""), ("Stalled", "True", "Moon", "it is full")]);
+        assert_eq!(cause(&seen).unwrap().reason, "Moon");
+    }
+
+    #[test]
+    fn one_that_waits_to_be_promoted_says_so_before_what_is_no_hurry() {
+        let seen = seen(&[
+            ("Progressing", "True", "AwaitingPromotion", "revision c2 has passed its preview"),
+            ("SinkLimited", "True", "MoreReplicasDoNotHelp", ""),
+        ]);
+        let cause = cause(&seen).unwrap();
+        assert_eq!(cause.reason, "AwaitingPromotion");
+        assert!(remedy(&seen, cause).unwrap().contains("kubectl drover promote ingestpipeline.drover.dev/telemetry"));
     }
 
     #[test]
