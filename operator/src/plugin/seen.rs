@@ -19,6 +19,8 @@ use kube::{
 use super::cluster::{Access, Target};
 use crate::names;
 
+/// Containers that the operator makes, in the order in which their images are told.
+const CONTAINERS: [&str; 2] = ["worker", "handler"];
 /// Events that are told.
 const EVENTS: usize = 8;
 
@@ -31,7 +33,7 @@ pub(super) struct Seen {
     pub(super) generation: Option<i64>,
     pub(super) suspended: bool,
     pub(super) status: Status,
-    /// The revision that is to take over.
+    /// The revision that is to take over, or that was given up.
     pub(super) preview: Option<String>,
     /// Of the first dead letters how many have which reason; None where the hub is not reached from here.
     pub(super) reasons: Option<BTreeMap<String, u64>>,
@@ -45,12 +47,30 @@ pub(super) struct Seen {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Worker {
     pub(super) name: String,
-    pub(super) revision: String,
-    pub(super) image: String,
+    pub(super) work: Work,
+    /// The worker's, then the handler's; with their digests, where they are known.
+    pub(super) images: Vec<String>,
     pub(super) ready: bool,
     pub(super) restarts: i32,
     /// Why it does not run, in the kubelet's or the scheduler's words.
     pub(super) waiting: Option<(String, String)>,
+}
+
+/// What a pod works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Work {
+    /// What arrives, as this revision; empty where that is not known.
+    Source(String),
+    /// Copies of what arrives: this revision is tried.
+    Preview(String),
+    /// What was in flight when a worker or handler died, at this step.
+    Suspects(String),
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self::Source(String::new())
+    }
 }
 
 /// An Event.
@@ -103,7 +123,8 @@ fn text(object: &DynamicObject, pointer: &str) -> Option<String> {
     object.data.pointer(pointer)?.as_str().map(str::to_owned)
 }
 
-fn status(object: &DynamicObject) -> Result<Status> {
+/// What the operator has written of an object.
+pub(super) fn status(object: &DynamicObject) -> Result<Status> {
     let status = object.data.get("status").cloned().unwrap_or_else(|| serde_json::json!({}));
     serde_json::from_value(status).context("the status has another form: plugin and operator are of different versions")
 }
@@ -135,22 +156,46 @@ fn worker(pod: &Pod) -> Worker {
         unscheduled.map(|c| (c.reason.clone().unwrap_or_default(), c.message.clone().unwrap_or_default()));
     Worker {
         name: pod.name_any(),
-        revision: pod.labels().get(names::REVISION).cloned().unwrap_or_default(),
-        image: image(pod, containers),
+        work: work(pod),
+        images: images(pod),
         ready: condition("Ready").is_some_and(|c| c.status == "True"),
         restarts: all().map(|c| c.restart_count).sum(),
         waiting: unscheduled.or_else(|| all().find_map(waiting)),
     }
 }
 
-/// With its digest, where it is known.
-fn image(pod: &Pod, containers: &[ContainerStatus]) -> String {
-    let written =
-        pod.spec.as_ref().and_then(|s| s.containers.first()).and_then(|c| c.image.clone()).unwrap_or_default();
-    let digest = containers.first().and_then(|c| c.image_id.rsplit_once("sha256:").map(|(_, d)| d.to_owned()));
+/// Pods that do not read the source carry another label in place of the revision's.
+fn work(pod: &Pod) -> Work {
+    let label = |name: &str| pod.labels().get(name).cloned();
+    let preview = label(names::PREVIEW).map(Work::Preview);
+    let apart = preview.or_else(|| label(names::SUSPECTS).map(Work::Suspects));
+    apart.unwrap_or_else(|| Work::Source(label(names::REVISION).unwrap_or_default()))
+}
+
+/// A handler is an init container that goes on: it is found by its name, as is a worker beside what others put into the pod.
+fn images(pod: &Pod) -> Vec<String> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let status = pod.status.as_ref();
+    let state = |name: &str| {
+        let running = status.and_then(|s| s.container_statuses.as_ref()).into_iter().flatten();
+        let first = status.and_then(|s| s.init_container_statuses.as_ref()).into_iter().flatten();
+        running.chain(first).find(|s| s.name == name)
+    };
+    let image = |name: &&str| {
+        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let written = all.find(|c| c.name == *name)?.image.as_deref()?;
+        let role = if *name == CONTAINERS[0] { String::new() } else { format!("{name} ") };
+        Some(format!("{role}{}", with_digest(written, state(name))))
+    };
+    CONTAINERS.iter().filter_map(image).collect()
+}
+
+/// An image as it is written, and what it was when it was pulled.
+fn with_digest(written: &str, state: Option<&ContainerStatus>) -> String {
+    let digest = state.and_then(|s| s.image_id.rsplit_once("sha256:")).map(|(_, digest)| digest);
     match digest.filter(|_| !written.contains("@sha256:")) {
-        Some(digest) => format!("{written} ({})", digest.get(..12).unwrap_or(&digest)),
-        None => written,
+        Some(digest) => format!("{written} ({})", digest.get(..12).unwrap_or(digest)),
+        None => written.to_owned(),
     }
 }
 
@@ -169,6 +214,8 @@ fn waiting(container: &ContainerStatus) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
     use super::*;
 
     #[test]
@@ -189,13 +236,47 @@ mod tests {
         .unwrap();
         let expected = Worker {
             name: "t-1".into(),
-            revision: "abc".into(),
-            image: "drover-worker:1 (0123456789ab)".into(),
+            work: Work::Source("abc".into()),
+            images: vec!["drover-worker:1 (0123456789ab)".into()],
             ready: false,
             restarts: 3,
             waiting: Some(("CrashLoopBackOff".into(), "OOMKilled (exit code 137)".into())),
         };
         assert_eq!(worker(&pod), expected);
+    }
+
+    fn labelled(labels: BTreeMap<String, String>) -> Pod {
+        Pod { metadata: ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }, ..Pod::default() }
+    }
+
+    #[test]
+    fn a_pod_that_does_not_read_the_source_says_what_it_works_on() {
+        assert_eq!(work(&labelled(names::revision_labels("t", "b1"))), Work::Source("b1".into()));
+        assert_eq!(work(&labelled(names::preview_labels("t", "c2"))), Work::Preview("c2".into()));
+        assert_eq!(work(&labelled(names::suspects_labels("t", 2))), Work::Suspects("2".into()));
+        assert_eq!(work(&Pod::default()), Work::default());
+    }
+
+    #[test]
+    fn images_are_those_of_worker_and_handler_and_not_of_what_others_put_beside_them() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {},
+            "spec": {
+                "initContainers": [{ "name": "mesh-init", "image": "mesh:1" }, { "name": "handler", "image": "acme/h:3" }],
+                "containers": [{ "name": "mesh", "image": "mesh:1" }, { "name": "worker", "image": "w@sha256:feed" }],
+            },
+            "status": {
+                "initContainerStatuses": [{
+                    "name": "handler", "image": "acme/h:3", "imageID": "acme/h@sha256:fedcba9876543210",
+                    "ready": true, "restartCount": 0,
+                }],
+                "containerStatuses": [{
+                    "name": "worker", "image": "w", "imageID": "w@sha256:feed", "ready": true, "restartCount": 0,
+                }],
+            },
+        }))
+        .unwrap();
+        assert_eq!(images(&pod), ["w@sha256:feed", "handler acme/h:3 (fedcba987654)"]);
     }
 
     #[test]

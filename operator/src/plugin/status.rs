@@ -1,13 +1,12 @@
 //! `kubectl drover status`: one screen. Pure.
 
-use std::collections::BTreeMap;
-
 use drover_crds::api::ScaleStatus;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
-    advice::advice,
-    seen::{Seen, Worker},
+    lanes::lanes,
+    rollout,
+    seen::{Seen, Work, Worker},
     table::{plain, since, sparkline, table},
     why,
 };
@@ -29,8 +28,11 @@ pub(super) fn text(seen: &Seen, lags: &[f64], now: Timestamp) -> String {
         head.push(row("Lag:", lag));
     }
     head.push(row("Dead:", dead(seen)));
+    head.extend(rollout::line(status, now).map(|line| row("Rollout:", line)));
     let mut text = table(&head);
-    text.push_str(&section("Revisions", &revisions(seen)));
+    text.push_str(&section("Revisions", &lanes(seen)));
+    let (judged, figures) = rollout::figures(status);
+    text.push_str(&section(&judged, &figures));
     let condition = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
         vec![c.type_.clone(), c.status.clone(), c.reason.clone(), since(Some(c.last_transition_time.0), now)]
     };
@@ -63,7 +65,9 @@ fn section(title: &str, rows: &[Vec<String>]) -> String {
 fn workers(seen: &Seen) -> String {
     let desired = seen.status.scale.as_ref().map(|scale| scale.desired);
     let there = seen.status.replicas.unwrap_or(0);
-    let ready = seen.pods.as_ref().map(|pods| pods.iter().filter(|p| p.ready).count());
+    // Of those that are counted there: what tries a revision or works on suspects is not among them.
+    let counts = |pod: &&Worker| pod.ready && matches!(pod.work, Work::Source(_));
+    let ready = seen.pods.as_ref().map(|pods| pods.iter().filter(counts).count());
     let ready = ready.map(|ready| format!(", {ready} ready")).unwrap_or_default();
     match desired {
         Some(desired) if desired != there => format!("{there} of {desired}{ready}"),
@@ -97,43 +101,14 @@ fn dead(seen: &Seen) -> String {
     }
 }
 
-/// A lane for each revision that has pods, the active one first.
-fn revisions(seen: &Seen) -> Vec<Vec<String>> {
-    let active = seen.status.active_revision.clone().unwrap_or_default();
-    let mut lanes: BTreeMap<(bool, &str), Vec<&Worker>> = BTreeMap::new();
-    for pod in seen.pods.iter().flatten() {
-        lanes.entry((pod.revision != active, &pod.revision)).or_default().push(pod);
-    }
-    let lane = |((other, revision), pods): ((bool, &str), Vec<&Worker>)| {
-        let ready = pods.iter().filter(|p| p.ready).count();
-        let restarts: i32 = pods.iter().map(|p| p.restarts).sum();
-        let mut images: Vec<&str> = pods.iter().map(|p| p.image.as_str()).collect();
-        images.sort_unstable();
-        images.dedup();
-        vec![
-            revision.to_owned(),
-            role(other, seen.preview.as_deref() == Some(revision)).to_owned(),
-            format!("{ready}/{} ready", pods.len()),
-            format!("{restarts} restarts"),
-            images.join(", "),
-        ]
-    };
-    lanes.into_iter().map(lane).collect()
-}
-
-fn role(other: bool, preview: bool) -> &'static str {
-    match (other, preview) {
-        (false, _) => "active",
-        (true, true) => "preview",
-        (true, false) => "other",
-    }
-}
-
 /// What a person should do now.
 fn next(seen: &Seen) -> String {
+    if why::is_unseen(seen) {
+        let [what, remedy] = why::UNSEEN;
+        return format!("{what}: {remedy}");
+    }
     if let Some(cause) = why::cause(seen) {
-        let remedy = advice(&cause.type_, &cause.reason).and_then(|a| a.remedy);
-        let remedy = remedy.unwrap_or_else(|| plain(&cause.message));
+        let remedy = why::remedy(seen, cause).unwrap_or_else(|| plain(&cause.message));
         return format!("{} {}: {remedy} (kubectl drover why {})", cause.type_, cause.reason, seen.name);
     }
     if seen.suspended {
@@ -149,26 +124,45 @@ fn next(seen: &Seen) -> String {
 mod tests {
     use super::*;
 
+    fn tally(processed: i64, failed: i64) -> serde_json::Value {
+        serde_json::json!({
+            "processed": processed, "failed": failed, "deadLetters": failed, "restarts": 0, "busySeconds": 1.0,
+        })
+    }
+
+    fn condition(type_: &str, status: &str, reason: &str) -> serde_json::Value {
+        serde_json::json!({
+            "type": type_, "status": status, "reason": reason, "message": "revision c2 works on a copy of what arrives",
+            "lastTransitionTime": "2026-01-02T11:00:00Z",
+        })
+    }
+
     fn seen() -> Seen {
-        let pod = |name: &str, revision: &str, ready| Worker {
+        let pod = |name: &str, work: Work, ready| Worker {
             name: name.into(),
-            revision: revision.into(),
-            image: "drover-worker:1 (0123456789ab)".into(),
+            work,
+            images: vec!["drover-worker:1 (0123456789ab)".into(), "handler acme/rules:3 (fedcba987654)".into()],
             ready,
             ..Worker::default()
         };
+        let (old, new) = (Work::Source("b1".into()), Work::Preview("c2".into()));
         let status = serde_json::json!({
-            "phase": "Running", "message": "3 workers", "replicas": 2, "activeRevision": "b1", "deadLetters": 7,
+            "phase": "Progressing", "message": "revision c2 works on a copy of what arrives", "replicas": 2,
+            "activeRevision": "b1", "deadLetters": 7,
             "scale": { "desired": 3, "reason": "Load", "ready": 1200, "unacked": 40, "arrivalRate": 512.4, "lagSeconds": 2.5 },
-            "conditions": [{
-                "type": "Ready", "status": "True", "reason": "Running", "message": "", "lastTransitionTime": "2026-01-02T11:00:00Z",
-            }],
+            "rollout": {
+                "phase": "Previewing", "since": "2026-01-02T11:59:00Z", "reason": "Previewing", "active": "b1",
+                "message": "revision c2 works on a copy of what arrives", "preview": "c2", "evidence": {
+                    "seconds": 42.3, "active": tally(9_000, 3), "preview": tally(430, 1),
+                },
+            },
+            "conditions": [condition("Ready", "True", "Ready"), condition("Progressing", "True", "Previewing")],
         });
         Seen {
             name: "ingestpipeline.drover.dev/telemetry".into(),
             namespace: "iot".into(),
             status: serde_json::from_value(status).unwrap(),
-            pods: Some(vec![pod("t-a", "c2", true), pod("t-b", "b1", true), pod("t-c", "b1", false)]),
+            pods: Some(vec![pod("t-a", new, true), pod("t-b", old.clone(), true), pod("t-c", old, false)]),
             preview: Some("c2".into()),
             reasons: Some([("ColumnMissing".to_owned(), 5), ("NotJson".to_owned(), 2)].into()),
             ..Seen::default()
@@ -178,6 +172,33 @@ mod tests {
     #[test]
     fn one_screen_says_it_all() {
         insta::assert_snapshot!(text(&seen(), &[0.0, 1.0, 2.5], "2026-01-02T12:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn where_all_is_well_dead_letters_are_next() {
+        let mut seen = seen();
+        (seen.status.conditions[1].status, seen.status.conditions[1].reason) =
+            ("False".into(), "RevisionActive".into());
+        assert!(next(&seen).contains("kubectl drover dead list"));
+        seen.status.dead_letters = Some(0);
+        assert_eq!(next(&seen), "nothing to do");
+    }
+
+    #[test]
+    fn one_that_waits_to_be_promoted_is_told_how() {
+        let mut seen = seen();
+        seen.status.conditions[1].reason = "AwaitingPromotion".into();
+        assert!(next(&seen).contains("kubectl drover promote ingestpipeline.drover.dev/telemetry"), "{}", next(&seen));
+    }
+
+    #[test]
+    fn what_was_given_up_or_refused_is_something_to_do() {
+        let mut seen = seen();
+        seen.status.conditions[1].status = "False".into();
+        for (reason, command) in [("RolloutAborted", "retry"), ("TooManyErrors", "promote")] {
+            seen.status.conditions[1].reason = reason.into();
+            assert!(next(&seen).contains(&format!("kubectl drover {command} ingest")), "{reason}: {}", next(&seen));
+        }
     }
 
     #[test]
