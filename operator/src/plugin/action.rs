@@ -3,23 +3,26 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use drover_crds::api::Status;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{
     args::{Cluster, Request},
     cluster::{Access, Target},
+    seen,
+    table::plain,
 };
-use crate::context;
+use crate::{condition::find, context};
 
 /// Between two looks for the answer.
 const PAUSE: Duration = Duration::from_millis(300);
 
 pub(super) async fn request(cluster: &Cluster, action: &str, request: Request) -> Result<()> {
     let target = Target::parse(&request.object)?;
-    if target.kind != "IngestPipeline" {
-        bail!("{action} is for an IngestPipeline: a WindowQuery changes over at a window's end by itself");
+    if !is_for(target.kind, action) {
+        bail!("{action} is for an IngestPipeline: what a WindowQuery does is put right by its text, or by promote");
     }
     let access = Access::new(cluster).await?;
     let objects = access.objects(&target);
@@ -32,23 +35,37 @@ pub(super) async fn request(cluster: &Cluster, action: &str, request: Request) -
         return Ok(());
     }
     let until = Instant::now() + Duration::from_secs(request.timeout);
+    let mut status = Status::default();
     while Instant::now() < until {
-        if let Some(answer) = answer(&objects.get(&target.name).await?, &id) {
+        status = seen::status(&objects.get(&target.name).await?)?;
+        if let Some(answer) = answer(&status, &id) {
             println!("{} {answer}", target.shown());
             return Ok(());
         }
         sleep(PAUSE).await;
     }
-    bail!("the operator has not answered within {} s; the request stands", request.timeout)
+    bail!("{} within {} s; the request stands", unanswered(&status, &id), request.timeout)
 }
 
-/// Where the rollout is, once the operator has answered the request.
-fn answer(object: &DynamicObject, id: &str) -> Option<String> {
-    let handled = object.data.pointer("/status/handledRequests")?.as_array()?;
-    handled.iter().find(|one| one.as_str() == Some(id))?;
-    let rollout = |field: &str| object.data.pointer(&format!("/status/rollout/{field}")).and_then(Value::as_str);
-    let found = rollout("phase").map(|phase| format!("{phase}: {}", rollout("message").unwrap_or_default()));
-    Some(found.unwrap_or_else(|| "answered".to_owned()))
+/// A version of a query that has caught up and is refused can be promoted; it is neither given up nor tried again.
+fn is_for(kind: &str, action: &str) -> bool {
+    kind == "IngestPipeline" || action == "promote"
+}
+
+/// Where the rollout is, or the change of a query, once the operator has answered the request.
+fn answer(status: &Status, id: &str) -> Option<String> {
+    status.handled_requests.iter().find(|one| *one == id)?;
+    let rollout = status.rollout.as_ref().map(|r| format!("{:?}: {}", r.phase, plain(&r.message)));
+    let of_query = || find(&status.conditions, "Progressing").map(|c| format!("{}: {}", c.reason, plain(&c.message)));
+    Some(rollout.or_else(of_query).unwrap_or_else(|| "answered".to_owned()))
+}
+
+/// What there is to say where no answer came: a query's is given when the version takes over.
+fn unanswered(status: &Status, id: &str) -> &'static str {
+    match &status.promotion {
+        Some(promotion) if promotion.id == id => "the new version has not caught up and taken over",
+        _ => "the operator has not answered",
+    }
 }
 
 pub(super) async fn suspend(cluster: &Cluster, object: &str, suspend: bool) -> Result<()> {
@@ -78,23 +95,47 @@ fn synced_by(object: &DynamicObject) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn object(value: Value) -> DynamicObject {
         serde_json::from_value(value).unwrap()
     }
 
+    fn status(value: Value) -> Status {
+        serde_json::from_value(value).unwrap()
+    }
+
     #[test]
     fn an_answer_is_that_to_the_own_request_and_says_where_the_rollout_is() {
-        let with = |handled: Value, rollout: Value| {
-            object(json!({ "metadata": {}, "status": { "handledRequests": handled, "rollout": rollout } }))
-        };
+        let with = |handled: Value, rollout: Value| status(json!({ "handledRequests": handled, "rollout": rollout }));
         let stable = json!({ "phase": "Stable", "message": "revision a is active" });
         let told = answer(&with(json!(["a", "b"]), stable.clone()), "b");
         assert_eq!(told.as_deref(), Some("Stable: revision a is active"));
         assert_eq!(answer(&with(json!(["a"]), stable), "b"), None);
         assert_eq!(answer(&with(json!(["a"]), Value::Null), "a").as_deref(), Some("answered"));
-        assert_eq!(answer(&object(json!({ "metadata": {} })), "b"), None);
+        assert_eq!(answer(&Status::default(), "b"), None);
+    }
+
+    #[test]
+    fn a_refused_text_of_a_query_can_be_promoted_and_nothing_else_is_asked_of_it() {
+        let told = ["promote", "abort", "retry"].map(|action| is_for("WindowQuery", action));
+        assert_eq!(told, [true, false, false]);
+        assert!(["promote", "abort", "retry"].iter().all(|action| is_for("IngestPipeline", action)));
+    }
+
+    #[test]
+    fn the_answer_to_a_query_is_where_its_change_is_and_until_then_that_it_waits() {
+        let condition = json!({
+            "type": "Progressing", "status": "True", "reason": "TakingOver", "message": "both work until then",
+            "lastTransitionTime": "2026-01-02T11:00:00Z",
+        });
+        let handled = status(json!({ "handledRequests": ["a"], "conditions": [condition] }));
+        assert_eq!(answer(&handled, "a").as_deref(), Some("TakingOver: both work until then"));
+        let waits = status(json!({ "promotion": { "id": "a", "version": "5f3a" } }));
+        assert_eq!(answer(&waits, "a"), None);
+        assert!(unanswered(&waits, "a").contains("caught up") && unanswered(&waits, "b").contains("not answered"));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) enum Command {
     /// Dead letters: look at them, send them back, delete them
     #[command(subcommand)]
     Dead(Dead),
-    /// Let a new revision take over now
+    /// Let a new revision, or a query's new text that was refused, take over now
     Promote(Request),
     /// Give a new revision up and stay with the old one
     Abort(Request),
