@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use axum::response::IntoResponse;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
 };
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
+    collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse},
     common::v1::{KeyValue, any_value::Value},
     trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
@@ -197,7 +198,7 @@ async fn handler_server_and_queue_are_told_in_whose_name() {
     let out = lane.take("trace-on.out").await;
     assert_eq!(
         (header(&out[0], "traceparent"), header(&out[0], "tracestate")),
-        (process.traceparent(), "vendor=7".into())
+        (published.traceparent(), "vendor=7".into())
     );
 
     let server = Server::start(|_, _| status(202)).await;
@@ -208,8 +209,9 @@ async fn handler_server_and_queue_are_told_in_whose_name() {
     worker.await_done(1).await;
     worker.stop().await;
     let told = spans(&other);
-    assert_eq!(server.seen()[0].header("traceparent"), one(&told, "process trace-on").traceparent());
-    assert_eq!(one(&told, "POST").says("server.address"), "127.0.0.1");
+    let post = one(&told, "POST");
+    assert_eq!(server.seen()[0].header("traceparent"), post.traceparent());
+    assert_eq!((post.says("server.address"), post.says("http.response.status_code")), ("127.0.0.1", "202"));
     assert!(!format!("{told:?}").contains("sesame"));
     lane.close().await;
 }
@@ -247,6 +249,75 @@ async fn a_failure_is_told_by_its_reason_and_each_try_is_of_the_same_trace() {
     let mut calls: Vec<_> = named(&told, "POST").iter().map(|span| (span.says("error.type"), span.failed)).collect();
     calls.sort_unstable();
     assert_eq!(calls, [("", false), ("HandlerFailed", true), ("RefusedByHandler", true)]);
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_tries_of_a_message_are_one_trace_also_where_its_publisher_names_none() {
+    let (lane, collector) = (lane("trace-tries").await, collector().await);
+    let handler = Server::start(|_, seen| status(if seen.header("ce-droverattempt") == "1" { 503 } else { 204 })).await;
+    let worker = worker(&lane, APPEND, &collector, &[("DROVER_HANDLER_PORT", &handler.port())]).await;
+    lane.publish_numbered(0..5).await;
+    worker.await_done(5).await;
+    worker.stop().await;
+    let told = spans(&collector);
+    let mut traces: Vec<_> = named(&told, "process trace-tries").iter().map(|span| span.trace.as_str()).collect();
+    assert_eq!(traces.len(), 10);
+    traces.sort_unstable();
+    traces.dedup();
+    assert_eq!(traces.len(), 5, "{told:#?}");
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_names_no_trace_is_taken_for_none() {
+    let (lane, collector) = (lane("trace-wrong").await, collector().await);
+    let server = Server::start(|_, _| status(202)).await;
+    let sink = format!(r#"{{"http":{{"url":"http://{}/"}}}}"#, server.address);
+    let wrong = [
+        AMQPValue::LongString("00-0-0-01".into()),
+        AMQPValue::LongString("x".repeat(20_000).into()),
+        AMQPValue::LongString(vec![0xff, 0x00].into()),
+        AMQPValue::LongLongInt(7),
+        AMQPValue::Void,
+    ];
+    for (n, value) in (0_u64..).zip(&wrong) {
+        let mut headers = FieldTable::default();
+        headers.insert("traceparent".into(), value.clone());
+        headers.insert("tracestate".into(), AMQPValue::LongString("y".repeat(20_000).into()));
+        let properties = BasicProperties::default().with_headers(headers);
+        lane.publish_with([(properties, format!("{{\"n\":{n}}}").as_bytes())]).await;
+    }
+    let ca = ("DROVER_SINK_CA", "");
+    let worker = self::worker(&lane, &sink, &collector, &[ca]).await;
+    worker.await_done(5).await;
+    worker.stop().await;
+    let told = spans(&collector);
+    assert!(named(&told, "process trace-wrong").iter().all(|span| span.parent.is_empty()), "{told:#?}");
+    for seen in server.seen() {
+        assert!(told.iter().any(|span| span.traceparent() == seen.header("traceparent")), "{seen:?}");
+        assert_eq!(seen.header("tracestate"), "");
+    }
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_collector_rejects_of_a_request_has_failed() {
+    let lane = lane("trace-part").await;
+    let part = ExportTracePartialSuccess { rejected_spans: 3, error_message: "too old".to_owned() };
+    let answer = ExportTraceServiceResponse { partial_success: Some(part) }.encode_to_vec();
+    let collector = Server::start(move |_, _| answer.clone().into_response()).await;
+    let worker = worker(&lane, APPEND, &collector, &[]).await;
+    lane.publish_numbered(0..5).await;
+    worker.await_done(5).await;
+    eventually("they are counted", || async {
+        let both = (counted(&worker, "exported").await, counted(&worker, "failed").await);
+        (both.0 + both.1 == 10).then_some(both)
+    })
+    .await;
+    let requests = u64::try_from(collector.seen().len()).unwrap();
+    assert_eq!(counted(&worker, "failed").await, 3 * requests);
+    worker.stop().await;
     lane.close().await;
 }
 

@@ -59,7 +59,7 @@ impl Scan {
             ShortString::try_new(letters.queue.as_str()).map_err(|_| DeadError::NameTooLong(letters.queue.clone()))?;
         let name = format!("kubectl-drover {}", letters.queue);
         let connection = drover_worker::hub::connect(&letters.hub, &name).await.map_err(DeadError::Hub)?;
-        let control = connection.create_channel().await.map_err(DeadError::Lost)?;
+        let control = drover_worker::hub::channel(&connection).await.map_err(DeadError::Lost)?;
         let depth = ready(&control, &queue).await?;
         Ok(Self {
             connection,
@@ -120,7 +120,7 @@ impl Scan {
     }
 
     async fn consume(&mut self) -> Result<Window, DeadError> {
-        let channel = self.connection.create_channel().await.map_err(DeadError::Lost)?;
+        let channel = drover_worker::hub::channel(&self.connection).await.map_err(DeadError::Lost)?;
         channel.basic_qos(self.window, BasicQosOptions::default()).await.map_err(DeadError::Lost)?;
         self.channels.push((channel.clone(), 0));
         let options = BasicConsumeOptions::default();
