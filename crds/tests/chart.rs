@@ -177,6 +177,10 @@ fn values_that_mean_nothing_are_refused() {
         ("metrics.rule.enabled=true", "rule"),
         ("metrics.dashboard.labels.grafana_dashboard=1", "grafana_dashboard"),
         ("podDisruptionBudget.minAvailable=1", "minAvailable"),
+        ("tracing.endpoint=collector:4318", "endpoint"),
+        ("tracing.endpoint=https://user:password@collector", "endpoint"),
+        ("tracing.sampleRatio=2", "sampleRatio"),
+        ("tracing.ratio=1", "ratio"),
         ("terminationGracePeriodSeconds=0", "terminationGracePeriodSeconds"),
     ];
     for (value, field) in bad {

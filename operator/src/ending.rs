@@ -51,12 +51,13 @@ pub(crate) async fn end_users<K: Kind>(
     object: &K,
     hub: &HubSpec,
     owned: &Owned,
-    age: Duration,
     roles: &[Role],
 ) -> Result<(), Problem> {
     if !hub.is_minted() {
         return Ok(());
     }
+    // Not since the deletion: draining may take longer, and an operator that was away must not cut off workers.
+    let age = ctx.minted.ending(&object.uid().unwrap_or_default(), now().1);
     let cause = Cause::of(object, "the object that they were made for is deleted");
     let namespace = object.namespace().unwrap_or_default();
     if age < LIMIT {

@@ -118,6 +118,7 @@ pub struct Found {
 pub struct Minted {
     seen: Mutex<HashMap<String, (String, Instant, Found)>>,
     hubs: Mutex<HashMap<String, Arc<Management>>>,
+    ending: Mutex<HashMap<String, Instant>>,
 }
 
 impl Minted {
@@ -150,10 +151,17 @@ impl Minted {
         self.hubs().get(uid).cloned()
     }
 
+    /// How long this process has tried to take an object's users away.
+    pub(crate) fn ending(&self, uid: &str, now: Instant) -> Duration {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(*ending.entry(uid.to_owned()).or_insert(now))
+    }
+
     /// The object is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.seen().remove(uid);
         self.hubs().remove(uid);
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<String, (String, Instant, Found)>> {
@@ -198,7 +206,7 @@ impl Look<'_> {
                     return Some(problem);
                 }
             }
-            None
+            self.others(management).await.err()
         };
         let problem = tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(silent);
         match problem {
@@ -206,6 +214,19 @@ impl Look<'_> {
             // Pods go on being told of those that they were told of.
             problem => Found { problem, ..self.blind().await },
         }
+    }
+
+    /// Roles that the object has no more keep their users, whom devices may know, and may do nothing.
+    async fn others(&self, management: &Management) -> Result<(), Problem> {
+        let wanted = |role: &Role| self.order.roles.iter().any(|(wanted, _)| wanted == role);
+        let all = self.order.roles.first().map_or(&[][..], |(role, _)| role.siblings());
+        for role in all.iter().filter(|role| !wanted(role)) {
+            let kept = Kept::look(self.client, &self.place(&role.secret(&self.order.name))).await?;
+            if !kept.passwords.is_empty() {
+                self.role(management, *role, &Grant::default(), &mut Found::default()).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What the secrets alone tell.
@@ -262,7 +283,7 @@ impl Look<'_> {
         };
         let addressed = kept.passwords.iter().all(right);
         let [a, b] = sides;
-        Ok(Known { seen: Seen { current: kept.current, addressed, a, b }, kept })
+        Ok(Known { seen: Seen { current: kept.current, addressed, turned: kept.turned, a, b }, kept })
     }
 
     async fn act(
@@ -281,7 +302,7 @@ impl Look<'_> {
             }
             Step::Address => self.keep(role, kept, "the hub's address is another").await,
             Step::Turn(generation) => {
-                kept.current = Some(generation);
+                (kept.current, kept.turned) = (Some(generation), Some(self.now));
                 self.keep(role, kept, "its user is made, and pods are told of it").await
             }
             Step::Drop(generation) => {

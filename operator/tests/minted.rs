@@ -7,7 +7,10 @@ mod audited;
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -199,7 +202,10 @@ impl Test {
     }
 
     async fn look(&self, after: SignedDuration, order: &Order, management: &Management) -> Found {
-        let hub = hub_address(variable("DROVER_TEST_HUB_URI"));
+        self.look_at(hub_address(variable("DROVER_TEST_HUB_URI")), after, order, management).await
+    }
+
+    async fn look_at(&self, hub: HubAddress, after: SignedDuration, order: &Order, management: &Management) -> Found {
         let (client, metrics, cause) = (&self.client, &self.metrics, &self.cause);
         let look = Look { client, metrics, order, hub: &hub, cause, now: now().1 + after };
         look.settle(management).await
@@ -319,6 +325,98 @@ async fn each_user_may_do_what_its_role_needs_and_nothing_else() {
     refused("the source", consumes(&publisher, &source).await);
     t.clear().await;
     assert_eq!(t.connect(Role::Publisher, "uri").await.unwrap_err(), "AccessRefused");
+}
+
+/// Asks the management API by hand; what it answers.
+fn api(method: &str, path: &str, body: Option<Value>) -> Value {
+    let (url, ca) = (format!("{}/api/{path}", variable("DROVER_TEST_HUB_MANAGEMENT_URI")), variable("DROVER_TEST_CA"));
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let arguments = ["-sSf", "--cacert", &ca, "-X", method, "-H", "content-type: application/json", "-d", &body, &url];
+    let output = std::process::Command::new("curl").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{method} {path}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_virtual_host_takes_the_rights_with_it() {
+    let t = Test::new("vhost").await;
+    assert_eq!(t.settle(NOW, &[]).await.problem, None);
+    let (vhost, publisher) =
+        (t.name.clone(), minted::user("test", &t.name, &t.name, Role::Publisher, minted::Generation::A));
+    api("PUT", &format!("vhosts/{vhost}"), Some(json!({})));
+    let mut uri: url::Url = variable("DROVER_TEST_HUB_URI").parse().unwrap();
+    uri.set_path(&vhost);
+    let found = t.look_at(hub_address(uri.into()), NOW, &t.order, &t.management).await;
+    assert_eq!((found.problem, found.keys.len()), (None, 3));
+    for what in ["permissions", "topic-permissions"] {
+        let told = api("GET", &format!("users/{publisher}/{what}"), None);
+        let vhosts: Vec<_> = told.as_array().unwrap().iter().map(|p| p["vhost"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(vhosts, [vhost.as_str()], "{what}");
+    }
+    // By hand, in a virtual host in which the user has no rights otherwise.
+    let by_hand = json!({"exchange": "amq.topic", "write": ".*", "read": ".*"});
+    api("PUT", &format!("topic-permissions/%2F/{publisher}"), Some(by_hand));
+    assert_eq!(t.settle(NOW, &[]).await.problem, None);
+    api("DELETE", &format!("vhosts/{vhost}"), None);
+    t.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_publish_less_may_at_no_moment_publish_more() {
+    let t = Test::new("narrow").await;
+    let mut order = t.order.clone();
+    let more = |of: &mut Order, patterns: &[(&str, &str)]| {
+        let grant = &mut of.roles.iter_mut().find(|(role, _)| *role == Role::Publisher).unwrap().1;
+        grant.topics = patterns.iter().map(|(exchange, key)| ((*exchange).to_owned(), (*key).to_owned())).collect();
+        grant.write = "^(amq\\.topic|amq\\.rabbitmq\\.trace)\\z".to_owned();
+    };
+    more(&mut order, &[("amq.topic", "^a\\z"), ("amq.rabbitmq.trace", "^b\\z")]);
+    assert_eq!(t.look(NOW, &order, &t.management).await.problem, None);
+    let publisher = t.connect(Role::Publisher, "uri").await.unwrap();
+    let (stop, asked) = (CancellationToken::new(), AtomicUsize::new(0));
+    let trying = async {
+        while !stop.is_cancelled() {
+            for exchange in ["amq.topic", "amq.rabbitmq.trace"] {
+                refused("another key", publishes(&publisher, exchange, "other").await);
+                asked.fetch_add(1, Relaxed);
+            }
+        }
+    };
+    let narrowing = async {
+        for (n, patterns) in
+            [&[("amq.topic", "^c\\z")][..], &[], &[("amq.topic", "^d\\z"), ("amq.rabbitmq.trace", "^e\\z")], &[]]
+                .into_iter()
+                .enumerate()
+        {
+            more(&mut order, patterns);
+            assert_eq!(t.look(NOW, &order, &t.management).await.problem, None, "{n}");
+            let before = asked.load(Relaxed);
+            while asked.load(Relaxed) < before + 4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        stop.cancel();
+    };
+    tokio::join!(trying, narrowing);
+    t.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_no_more_may_do_nothing() {
+    let t = Test::new("role").await;
+    assert_eq!(t.settle(NOW, &[]).await.problem, None);
+    let publisher = t.connect(Role::Publisher, "uri").await.unwrap();
+    publishes(&publisher, "amq.topic", &t.of("1")).await.unwrap();
+    let fewer = Order { roles: t.order.roles[..1].to_vec(), ..t.order.clone() };
+    let found = t.look(NOW, &fewer, &t.management).await;
+    assert_eq!((found.problem, found.keys.keys().collect::<Vec<_>>()), (None, vec![&Role::Worker]));
+    let publisher = t.connect(Role::Publisher, "uri").await.unwrap();
+    refused("a role that is no more", publishes(&publisher, "amq.topic", &t.of("1")).await);
+    refused("the mirror", consumes(&t.connect(Role::Mirror, "uri").await.unwrap(), &t.mirror()).await);
+    // And again all that it could.
+    assert_eq!(t.settle(NOW, &[]).await.problem, None);
+    publishes(&t.connect(Role::Publisher, "uri").await.unwrap(), "amq.topic", &t.of("1")).await.unwrap();
+    t.clear().await;
 }
 
 /// True of one message in a hundred: it is no JSON.

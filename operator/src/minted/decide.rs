@@ -41,6 +41,8 @@ pub struct Seen {
     pub current: Option<Generation>,
     /// The addresses in the secret are of the hub as the object names it.
     pub addressed: bool,
+    /// When pods began to be told of it; where nobody wrote that down, when its password was made.
+    pub turned: Option<Timestamp>,
     /// The first user.
     pub a: Side,
     /// The other one.
@@ -144,7 +146,7 @@ impl Seen {
         if other.minted.is_none() && other.user.is_none() {
             return (now.duration_since(since) >= lives.rotate).then_some(Step::Write(current.other()));
         }
-        let settled = now.duration_since(since) >= lives.overlap;
+        let settled = now.duration_since(self.turned.unwrap_or(since)) >= lives.overlap;
         let idle = other.user.is_none() || other.connections == Some(0);
         if settled && idle && !other.used {
             let gone = other.user.is_none();

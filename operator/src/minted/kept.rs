@@ -24,6 +24,8 @@ use crate::{
 
 /// Annotation of the secret: the user that new pods are told of.
 const GENERATION: &str = "drover.dev/generation";
+/// Annotation of the secret: since when they are told of it.
+const TURNED: &str = "drover.dev/generation-since";
 /// Annotation of the secret, with the generation behind it: when the password was made.
 const MINTED: &str = "drover.dev/minted-";
 
@@ -49,6 +51,8 @@ pub(crate) struct Kept {
     pub exists: bool,
     /// The user that new pods are told of.
     pub current: Option<Generation>,
+    /// Since when.
+    pub(super) turned: Option<Timestamp>,
     pub(super) passwords: BTreeMap<Generation, Password>,
 }
 
@@ -106,6 +110,7 @@ impl Kept {
         Self {
             exists: true,
             current: secret.annotations().get(GENERATION).and_then(|text| Generation::parse(text)),
+            turned: secret.annotations().get(TURNED).and_then(|at| at.parse().ok()),
             passwords: passwords.collect(),
         }
     }
@@ -121,6 +126,7 @@ impl Kept {
         }
         if let Some((current, password)) = self.current.and_then(|g| Some((g, self.passwords.get(&g)?))) {
             annotations.insert(GENERATION.to_owned(), current.as_str().to_owned());
+            annotations.extend(self.turned.map(|at| (TURNED.to_owned(), at.to_string())));
             let read = [("uri", &password.uri), ("username", &user(current)), ("password", &password.text)];
             data.extend(read.map(|(key, text)| (key.to_owned(), text.clone())));
         }
@@ -188,6 +194,7 @@ mod tests {
         let kept = Kept {
             exists: true,
             current: Some(Generation::B),
+            turned: Some(Timestamp::from_second(3).unwrap()),
             passwords: [(Generation::A, password("one", 1)), (Generation::B, password("two", 2))].into(),
         };
         let labels = BTreeMap::new();
@@ -199,7 +206,8 @@ mod tests {
         assert_eq!(text("uri-a"), "amqps://one:one@hub:5671/%2fv");
         assert_eq!([text("uri"), text("username"), text("password")], [text("uri-b"), "user-b".into(), "two".into()]);
         assert!(!format!("{kept:?}").contains("two"), "no password is shown");
-        let none = Kept { current: None, passwords: BTreeMap::new(), ..kept }.secret(&place, |_| String::new());
+        let none =
+            Kept { current: None, turned: None, passwords: BTreeMap::new(), ..kept }.secret(&place, |_| String::new());
         assert_eq!(none.data, Some(BTreeMap::new()));
     }
 }

@@ -1,6 +1,10 @@
 //! The hub's management API, as far as users, their rights and their connections go. Decides nothing, and tells no password.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use drover_crds::api::SecretRef;
 use drover_worker::{
@@ -32,8 +36,10 @@ pub(crate) const KEY: &str = "managementUri";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections that nobody has used for so long are closed, before the hub does it.
 const IDLE: Duration = Duration::from_secs(30);
-/// Most of an answer, in bytes: a user's connections are the largest.
+/// Most of an answer, in bytes: a user's connections are the largest, where the hub knows no pages.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
+/// A pattern that no routing key fits.
+const NO_KEY: &str = "(?!)";
 /// Most of an answer that is quoted, in bytes.
 const MAX_QUOTE: usize = 256;
 /// How a password is kept at the hub: its default in all versions.
@@ -190,34 +196,36 @@ impl Management {
         self.call(Method::PUT, &format!("users/{}", segment(name)), Some(&body)).await.map(drop)
     }
 
-    /// Gives a user these rights, and no others. What it may publish is narrowed before it may.
+    /// Gives a user these rights, and no others, there or in another virtual host. At no moment may it do more than before or after: what
+    /// the routing keys are asked for goes last and comes first.
     pub(super) async fn permit(&self, name: &str, vhost: &str, grant: &Grant) -> Result<(), Problem> {
         let user = segment(name);
-        let others = self.call(Method::GET, &format!("users/{user}/permissions"), None).await?.unwrap_or_default();
-        for other in others.as_array().into_iter().flatten().filter_map(|p| p["vhost"].as_str()) {
-            if other != vhost {
-                self.call(Method::DELETE, &format!("permissions/{}/{user}", segment(other)), None).await?;
-            }
+        let (path, here) = (format!("users/{user}"), segment(vhost));
+        let rights = self.call(Method::GET, &format!("{path}/permissions"), None).await?.unwrap_or_default();
+        let topics = self.call(Method::GET, &format!("{path}/topic-permissions"), None).await?.unwrap_or_default();
+        for other in elsewhere(&[&rights, &topics], vhost) {
+            let other = segment(&other);
+            self.call(Method::DELETE, &format!("permissions/{other}/{user}"), None).await?;
+            self.call(Method::DELETE, &format!("topic-permissions/{other}/{user}"), None).await?;
         }
-        let topics = format!("topic-permissions/{}/{user}", segment(vhost));
-        let now = self.call(Method::GET, &format!("users/{user}/topic-permissions"), None).await?.unwrap_or_default();
-        let stale =
-            |p: &Value| p["vhost"] != vhost || p["exchange"].as_str().is_none_or(|x| !grant.topics.contains_key(x));
-        if now.as_array().into_iter().flatten().any(stale) {
-            self.call(Method::DELETE, &topics, None).await?;
+        let mut wanted = grant.topics.clone();
+        // An exchange that the hub keeps no keys of takes any: they are left there, with none that fits.
+        let stale = topics.as_array().into_iter().flatten().filter(|p| p["vhost"] == vhost);
+        for exchange in stale.filter_map(|p| p["exchange"].as_str()) {
+            wanted.entry(exchange.to_owned()).or_insert_with(|| NO_KEY.to_owned());
         }
-        for (exchange, write) in &grant.topics {
+        for (exchange, write) in &wanted {
             let body = json!({ "exchange": exchange, "write": write, "read": "" });
-            self.call(Method::PUT, &topics, Some(&body)).await?;
+            self.call(Method::PUT, &format!("topic-permissions/{here}/{user}"), Some(&body)).await?;
         }
         let body = json!({ "configure": "", "write": grant.write, "read": grant.read });
-        self.call(Method::PUT, &format!("permissions/{}/{user}", segment(vhost)), Some(&body)).await.map(drop)
+        self.call(Method::PUT, &format!("permissions/{here}/{user}"), Some(&body)).await.map(drop)
     }
 
     /// How many connections a user has. The hub counts them as they come and go, with statistics switched off too.
     pub(super) async fn connections(&self, name: &str) -> Result<Option<usize>, Problem> {
-        let found = self.call(Method::GET, &format!("connections/username/{}", segment(name)), None).await?;
-        Ok(found.and_then(|list| list.as_array().map(Vec::len)))
+        let path = format!("connections/username/{}?page=1&page_size=1", segment(name));
+        Ok(self.call(Method::GET, &path, None).await?.and_then(|found| count(&found)))
     }
 
     /// Takes a user away, with its connections; false where there was none.
@@ -231,7 +239,7 @@ impl Management {
         let body = body.map(Value::to_string).unwrap_or_default();
         let user = format!("{}:{}", self.address.user, self.address.password);
         let request = Request::builder()
-            .method(method)
+            .method(method.clone())
             .uri(&uri)
             .header(AUTHORIZATION, format!("Basic {}", base64(user.into_bytes())))
             .header(CONTENT_TYPE, "application/json")
@@ -242,19 +250,25 @@ impl Management {
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             let body = body.map_err(|e| self.unreachable(&e.to_string()))?.to_bytes();
-            self.meaning(status, &body)
+            self.meaning(&method, status, &body)
         };
         let silent = |_| Err(self.unreachable(&format!("no answer within {} s", PATIENCE.as_secs())));
         tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(silent)
     }
 
-    fn meaning(&self, status: u16, body: &[u8]) -> Result<Option<Value>, Problem> {
+    fn meaning(&self, method: &Method, status: u16, body: &[u8]) -> Result<Option<Value>, Problem> {
         let text = String::from_utf8_lossy(body);
         let quoted = text.get(..text.floor_char_boundary(MAX_QUOTE)).unwrap_or_default();
         let Self { address: ManagementAddress { url, user, .. }, .. } = self;
         match status {
             200..=299 => Ok(Some(serde_json::from_slice(body).unwrap_or_default())),
-            404 => Ok(None),
+            404 if *method != Method::PUT && is_an_answer(body) => Ok(None),
+            404 => {
+                let message = format!(
+                    "the hub's management API is not at {url}, which answers HTTP 404: correct managementUri in the secret"
+                );
+                Err(Problem::new("ManagementFailed", message))
+            }
             401 | 403 => {
                 let message = format!(
                     "the hub's management API at {url} refuses user {user} ({quoted}): correct its password in the secret, or give it the tag administrator"
@@ -286,6 +300,23 @@ fn base64(bytes: Vec<u8>) -> String {
     }
 }
 
+/// Whether it is the API that says that something is not there, and not whoever stands before it.
+fn is_an_answer(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|answer| answer["error"] == "Object Not Found")
+}
+
+/// How many there are of what was asked for one page of; a hub that knows no pages lists all.
+fn count(found: &Value) -> Option<usize> {
+    let total = found["filtered_count"].as_u64().or_else(|| found["total_count"].as_u64());
+    total.and_then(|total| usize::try_from(total).ok()).or_else(|| found.as_array().map(Vec::len))
+}
+
+/// Virtual hosts other than this one in which a user may do something.
+fn elsewhere(lists: &[&Value], vhost: &str) -> BTreeSet<String> {
+    let all = lists.iter().flat_map(|list| list.as_array().into_iter().flatten());
+    all.filter_map(|p| p["vhost"].as_str()).filter(|other| *other != vhost).map(str::to_owned).collect()
+}
+
 /// Rights as the API lists them.
 fn read(rights: &Value, topics: &Value, vhost: &str) -> Option<Grant> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -298,7 +329,8 @@ fn read(rights: &Value, topics: &Value, vhost: &str) -> Option<Grant> {
         return None;
     }
     let own = rights.first()?;
-    let topics: BTreeMap<_, _> = topics.iter().map(|p| (text(p, "exchange"), text(p, "write"))).collect();
+    let topics = topics.iter().map(|p| (text(p, "exchange"), text(p, "write")));
+    let topics: BTreeMap<_, _> = topics.filter(|(_, write)| write != NO_KEY).collect();
     Some(Grant { write: text(own, "write"), read: text(own, "read"), topics })
 }
 
@@ -344,11 +376,32 @@ mod tests {
     }
 
     #[test]
+    fn only_the_api_itself_says_that_something_is_not_there() {
+        let management = Management::new(ManagementAddress::new("https://a:sesame@m/behind", &hub()).unwrap()).unwrap();
+        let api = br#"{"error":"Object Not Found","reason":"Not Found"}"#;
+        assert_eq!(management.meaning(&Method::GET, 404, api), Ok(None));
+        assert_eq!(management.meaning(&Method::DELETE, 404, api), Ok(None));
+        for (method, body) in [(Method::GET, &b"<html>404</html>"[..]), (Method::DELETE, b""), (Method::PUT, api)] {
+            let problem = management.meaning(&method, 404, body).unwrap_err();
+            assert!(problem.message.contains("https://m/behind"), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn connections_are_counted_with_and_without_pages() {
+        assert_eq!(count(&json!({"total_count": 20_000, "filtered_count": 20_000, "items": [{}]})), Some(20_000));
+        assert_eq!([count(&json!([{}, {}])), count(&json!([])), count(&json!("x"))], [Some(2), Some(0), None]);
+    }
+
+    #[test]
     fn rights_beside_those_wanted_are_seen() {
         let right = |vhost: &str, configure: &str| json!([{ "vhost": vhost, "configure": configure, "write": "w", "read": "r" }]);
         let topic = |vhost: &str, read: &str| json!([{ "vhost": vhost, "exchange": "x", "write": "t", "read": read }]);
         let grant = Grant { write: "w".into(), read: "r".into(), topics: [("x".into(), "t".into())].into() };
-        assert_eq!(read(&right("/", ""), &topic("/", ""), "/"), Some(grant));
+        assert_eq!(read(&right("/", ""), &topic("/", ""), "/"), Some(grant.clone()));
+        let mut more = topic("/", "");
+        more.as_array_mut().unwrap().push(json!({"vhost": "/", "exchange": "old", "write": NO_KEY, "read": ""}));
+        assert_eq!(read(&right("/", ""), &more, "/"), Some(grant), "one that no key fits is none");
         for (rights, topics) in [
             (right("/", ".*"), topic("/", "")),
             (right("other", ""), topic("/", "")),

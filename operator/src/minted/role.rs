@@ -26,6 +26,11 @@ impl Role {
     /// Those of a query.
     pub(crate) const OF_QUERY: [Self; 2] = [Self::Query, Self::QueryPublisher];
 
+    /// All roles of the kind of object that it is of.
+    pub(super) fn siblings(self) -> &'static [Self] {
+        if Self::OF_QUERY.contains(&self) { &Self::OF_QUERY } else { &Self::OF_PIPELINE }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Worker => "worker",

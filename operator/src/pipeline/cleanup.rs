@@ -68,7 +68,7 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<IngestPi
         }
         Outcome::Failed(problem) => (true, format!("queues stay as they are: {}", problem.message)),
     };
-    if let Err(problem) = end_users(ctx, &*object, &object.spec.hub, &seen.owned, age, &Role::OF_PIPELINE).await {
+    if let Err(problem) = end_users(ctx, &*object, &object.spec.hub, &seen.owned, &Role::OF_PIPELINE).await {
         return Err(wait(ctx, &*seen.object, seen.old_status(), &problem.message).await);
     }
     let reason = if warning { "QueuesLeft" } else { "Deleted" };

@@ -51,7 +51,7 @@ pub(super) async fn cleanup(ctx: &Context, caches: &Caches, object: Arc<WindowQu
         }
         Err(problem) => (true, format!("streams or state stay as they are: {}", problem.message)),
     };
-    if let Err(problem) = end_users(ctx, &*object, &object.spec.hub, &seen.owned, age, &Role::OF_QUERY).await {
+    if let Err(problem) = end_users(ctx, &*object, &object.spec.hub, &seen.owned, &Role::OF_QUERY).await {
         return Err(wait(ctx, &*seen.object, seen.old_status(), &problem.message).await);
     }
     let reason = if warning { "StreamsLeft" } else { "Deleted" };

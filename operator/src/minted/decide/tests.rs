@@ -14,7 +14,7 @@ const SOUND: Option<User> = Some(User { fits: true, granted: true });
 /// A role at rest.
 fn settled() -> Seen {
     let a = Side { minted: Some(at(0)), user: SOUND, used: true, connections: None };
-    Seen { current: Some(A), addressed: true, a, b: Side::default() }
+    Seen { current: Some(A), addressed: true, turned: None, a, b: Side::default() }
 }
 
 /// A role whose second user has just followed the first.
@@ -101,6 +101,8 @@ fn devices_have_a_day_to_change_their_password() {
     let idle = Seen { a: Side { used: false, connections: Some(0), ..followed().a }, ..followed() };
     assert_eq!(idle.next(lives, at(743)), None);
     assert_eq!(idle.next(lives, at(744)), Some(Step::Delete(A)));
+    let late = Seen { turned: Some(at(800)), ..idle };
+    assert_eq!([late.next(lives, at(823)), late.next(lives, at(824))], [None, Some(Step::Delete(A))]);
 }
 
 #[test]
@@ -133,6 +135,7 @@ fn a_deleted_secret_takes_away_no_password_that_is_in_use() {
     let lost = |connections| Seen {
         current: None,
         addressed: false,
+        turned: None,
         a: Side { minted: None, connections: Some(connections), ..settled().a },
         b: Side::default(),
     };
@@ -156,9 +159,11 @@ fn any_side() -> impl Strategy<Value = Side> {
 
 fn any_seen() -> impl Strategy<Value = Seen> {
     let current = prop::option::of(prop_oneof![Just(A), Just(B)]);
-    (current, any::<bool>(), any_side(), any_side()).prop_map(|(current, addressed, a, b)| Seen {
+    let turned = prop::option::of((0i64..2_000).prop_map(at));
+    (current, turned, any::<bool>(), any_side(), any_side()).prop_map(|(current, turned, addressed, a, b)| Seen {
         current,
         addressed,
+        turned,
         a,
         b,
     })
