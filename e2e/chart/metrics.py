@@ -19,14 +19,14 @@ import urllib.request
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-SOURCES = [REPO / "operator/src/metrics.rs", REPO / "worker/src/ingest/meter.rs"]
+SOURCES = [REPO / "operator/src/metrics.rs", REPO / "worker/src/ingest/meter.rs", REPO / "worker/src/stream/meter.rs"]
 REGISTER = re.compile(
     r'register(?:_with_unit)?\(\s*"(\w+)",\s*("[^"]*"|\w+),\s*(?:Unit::(\w+),\s*)?&?\w+(?:\.\w+)*?\.(\w+)\.clone\(\)'
 )
 FIELD = re.compile(r"(\w+): (?:Family<(\w+), )?(Counter|Gauge|Number|Histogram)\b")
 # What a label says in the exposition; the workers' namespace, name and revision are Prometheus' to add.
 VALUES = {"namespace": "iot", "name": "telemetry", "outcome": "written", "stage": "sink", "reason": "IdReused",
-          "kind": "Deployment", "verb": "apply", "class": "content"}
+          "kind": "Deployment", "verb": "apply", "class": "content", "partition": "0"}
 PAGE = REPO / "docs/src/metrics.md"
 HEAD = """# Metrics
 
@@ -86,7 +86,7 @@ def series(name, kind):
 
 def page():
     lines = [HEAD]
-    for title, prefix in (("The operator", "drover_operator"), ("A worker", "drover_worker")):
+    for title, prefix in (("The operator", "drover_operator"), ("A worker of a pipeline", "drover_worker"), ("A worker of a query", "drover_query")):
         lines.append(f"\n## {title}\n\n| metric | type | labels | what |\n| --- | --- | --- | --- |\n")
         for name, kind, keys, told in registered():
             if name.startswith(prefix):
@@ -111,7 +111,7 @@ def names(files):
     known = {one for name, kind, _, _ in registered() for one in series(name, kind)}
     unknown = []
     for file in files:
-        for name in sorted(set(re.findall(r"\bdrover_(?:operator|worker)_[a-z_]+[a-z]\b", Path(file).read_text()))):
+        for name in sorted(set(re.findall(r"\bdrover_(?:operator|worker|query)_[a-z_]+[a-z]\b", Path(file).read_text()))):
             if name not in known:
                 unknown.append(f"{file}: {name} is not registered in {' or '.join(str(s.relative_to(REPO)) for s in SOURCES)}")
     if unknown:
@@ -140,7 +140,7 @@ def exposition(prefix, tick):
 
 
 class Exposition(http.server.BaseHTTPRequestHandler):
-    """Serves /operator and /worker."""
+    """Serves /operator, /worker and /query."""
 
     tick = 0
 
@@ -189,8 +189,9 @@ def answers(files):
     target = f"127.0.0.1:{server.server_port}"
     config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [
         {"job_name": "operator", "metrics_path": "/operator", "honor_labels": True, "static_configs": [{"targets": [target]}]},
-        {"job_name": "workers", "metrics_path": "/worker",
-         "static_configs": [{"targets": [target], "labels": {"namespace": "iot", "name": "telemetry", "revision": "a1"}}]},
+        *({"job_name": path, "metrics_path": f"/{path}",
+           "static_configs": [{"targets": [target], "labels": {"namespace": "iot", "name": "telemetry", "revision": "a1"}}]}
+          for path in ("worker", "query")),
     ]}
     with tempfile.TemporaryDirectory() as scratch:
         with http.server.HTTPServer(("127.0.0.1", 0), Exposition) as free:

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_crds::api::{PodTemplate, SecretRef};
+use drover_worker::settings::LOG_FORMAT;
 use k8s_openapi::{
     api::{
         apps::v1::DeploymentSpec,
@@ -169,6 +170,11 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
         timeout_seconds: Some(2),
         ..Probe::default()
     }
+}
+
+/// How workers write their log, where that is not as usual.
+pub(crate) fn log_format(json: bool) -> Option<(String, String)> {
+    json.then(|| (LOG_FORMAT.to_owned(), "json".to_owned()))
 }
 
 /// A variable that holds the worker's memory limit in bytes.

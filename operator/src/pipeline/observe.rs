@@ -148,6 +148,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
             worker_image: ctx.config.worker_image.clone(),
             pull_policy: ctx.config.worker_pull_policy.clone(),
             namespace: ctx.config.pod_namespace.clone(),
+            json_log: ctx.config.log_format == "json",
             collector: ctx.config.traces.collector(),
         },
     }

@@ -197,6 +197,7 @@ impl Subject<'_> {
             (var::WORKER_CONCURRENCY.to_owned(), p.concurrency.to_string()),
             (var::GRACE_SECONDS.to_owned(), template::WORK_SECONDS.to_string()),
         ]);
+        env.extend(template::log_format(self.install.json_log));
         let collector = &self.install.collector.environment;
         env.extend(collector.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         if let Some(query) = &p.transform {

@@ -128,6 +128,8 @@ pub(crate) struct Install {
     pub pull_policy: String,
     /// Namespace of the operator.
     pub namespace: Option<String>,
+    /// Workers write their log as the operator does: as JSON.
+    pub json_log: bool,
     /// Where workers of pipelines send spans.
     pub collector: Collector,
 }

@@ -165,6 +165,7 @@ impl Subject<'_> {
         ]
         .into_iter()
         .map(|(variable, value)| (variable.to_owned(), value))
+        .chain(template::log_format(self.install.json_log))
         .collect()
     }
 

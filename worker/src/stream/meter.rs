@@ -6,13 +6,13 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 use super::status::{HoldingStatus, PartitionStatus, QueryStatus};
@@ -145,15 +145,20 @@ impl Meter {
 
     /// The text of `/metrics`. What is told of partitions is the query's, from whichever worker it is read.
     pub(crate) fn text(&self, revision: &str) -> String {
-        let (events, lag, lost) = of_partitions(&self.status(revision).partitions);
+        let partitions = Partitions::of(&self.status(revision).partitions);
         let mut registry = Registry::with_prefix("drover_query");
         registry.register("messages", "Messages whose batch is committed", self.messages.clone());
         registry.register("batches", "Batches committed", self.batches.clone());
         registry.register("closings", "Chunks of windows closed", self.closings.clone());
         registry.register("refused_rows", "Rows of windows that became dead letters", self.refused_rows.clone());
-        registry.register("events", "Events by what became of them", events);
-        registry.register("lag_milliseconds", "Age of the newest message or tick that was read", lag);
-        registry.register("lost_messages", "Messages that were gone before they were read", lost);
+        registry.register("events", "Events by what became of them", partitions.events.clone());
+        registry.register_with_unit(
+            "lag",
+            "Age of the newest message or tick that was read",
+            Unit::Seconds,
+            partitions.lag.clone(),
+        );
+        registry.register("lost_messages", "Messages that were gone before they were read", partitions.lost.clone());
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &registry);
@@ -161,30 +166,38 @@ impl Meter {
     }
 }
 
-type Events = Family<EventLabels, Counter>;
-type Partitions = Family<PartitionLabel, Gauge>;
+/// Events, lag and loss of each partition.
+#[derive(Debug, Default)]
+struct Partitions {
+    events: Family<EventLabels, Counter>,
+    lag: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
+    lost: Family<PartitionLabel, Gauge>,
+}
 
-/// Events, lag and loss as the store has them.
-fn of_partitions(partitions: &[PartitionStatus]) -> (Events, Partitions, Partitions) {
-    let (events, lag, lost) = (Events::default(), Partitions::default(), Partitions::default());
-    let now = clock::today().as_millisecond();
-    for p in partitions {
-        let partition = p.partition;
-        let outcomes = [
-            ("on_time", p.on_time),
-            ("adjusted", p.adjusted),
-            ("dropped", p.dropped),
-            ("dead_lettered", p.dead_lettered),
-        ];
-        for (outcome, n) in outcomes {
-            events.get_or_create(&EventLabels { partition, outcome }).inc_by(u64::try_from(n).unwrap_or(0));
+impl Partitions {
+    /// As the store has them.
+    fn of(partitions: &[PartitionStatus]) -> Self {
+        let (all, now) = (Self::default(), clock::today().as_millisecond());
+        for p in partitions {
+            let partition = p.partition;
+            let outcomes = [
+                ("on_time", p.on_time),
+                ("adjusted", p.adjusted),
+                ("dropped", p.dropped),
+                ("dead_lettered", p.dead_lettered),
+            ];
+            for (outcome, n) in outcomes {
+                let counted = all.events.get_or_create(&EventLabels { partition, outcome });
+                counted.inc_by(u64::try_from(n).unwrap_or(0));
+            }
+            if let Some(at) = p.read_at_millis {
+                let lag = Duration::from_millis(u64::try_from(now - at).unwrap_or(0));
+                all.lag.get_or_create(&PartitionLabel { partition }).set(lag.as_secs_f64());
+            }
+            all.lost.get_or_create(&PartitionLabel { partition }).set(p.lost);
         }
-        if let Some(at) = p.read_at_millis {
-            lag.get_or_create(&PartitionLabel { partition }).set(now - at);
-        }
-        lost.get_or_create(&PartitionLabel { partition }).set(p.lost);
+        all
     }
-    (events, lag, lost)
 }
 
 #[cfg(test)]
@@ -219,7 +232,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("drover_query_lag_milliseconds{"), "nothing was read yet");
+        assert!(!text.contains("drover_query_lag_seconds{"), "nothing was read yet");
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(super) struct World {
     pub orders: Vec<Order>,
     /// The collector of traces that the operator was installed with.
     pub collector: Collector,
+    /// The log of the operator is JSON.
+    pub json_log: bool,
 }
 
 pub(super) fn spec() -> Value {
@@ -97,6 +99,7 @@ impl World {
             refused: None,
             orders: Vec::new(),
             collector: Collector::default(),
+            json_log: false,
         }
     }
 
@@ -135,6 +138,7 @@ impl World {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
                 pull_policy: "IfNotPresent".to_owned(),
                 namespace: Some("drover-system".to_owned()),
+                json_log: self.json_log,
                 collector: self.collector.clone(),
             },
         }

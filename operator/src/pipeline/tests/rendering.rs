@@ -61,14 +61,16 @@ fn objects_of_a_pipeline_with_a_handler() {
 }
 
 #[test]
-fn workers_are_told_of_the_collector_of_traces_and_may_connect_to_it() {
+fn workers_are_told_how_the_operator_was_installed_to_log_and_trace_and_may_connect_to_the_collector() {
     let mut world = World::new(spec());
     let without = yaml(world.plan());
     let environment =
         vec![("DROVER_TRACES_ENDPOINT", "http://c:4318".to_owned()), ("DROVER_TRACES_CA", "PEM".to_owned())];
     world.collector = Collector { environment, port: Some(4318) };
+    world.json_log = true;
     let with = yaml(world.plan());
-    for line in ["DROVER_TRACES_ENDPOINT: http://c:4318", "DROVER_TRACES_CA: PEM", "port: 4318"] {
+    for line in [
+        "DROVER_LOG_FORMAT: json","DROVER_TRACES_ENDPOINT: http://c:4318", "DROVER_TRACES_CA: PEM", "port: 4318"] {
         assert!(with.contains(line) && !without.contains(line), "{line}: {with}");
     }
 }

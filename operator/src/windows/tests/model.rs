@@ -157,6 +157,7 @@ impl World {
                 worker_image: "registry.example/drover-worker:1".to_owned(),
                 pull_policy: "IfNotPresent".to_owned(),
                 namespace: Some("drover-system".to_owned()),
+                json_log: false,
                 collector: Collector::default(),
             },
         }
