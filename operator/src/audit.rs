@@ -185,7 +185,9 @@ impl Cause {
             "audit"
         );
         if let (Some(journal), Outcome::Done) = (&self.journal, outcome) {
-            journal.note(&self.uid, format!("{} {} {}", effect.verb.done(), effect.resource, effect.name));
+            let of = effect.revision.map(|revision| format!(" of revision {revision}")).unwrap_or_default();
+            let asked = self.request.as_ref().map(|request| format!(" as asked by {request}")).unwrap_or_default();
+            journal.note(&self.uid, format!("{} {} {}{of}{asked}", effect.verb.done(), effect.resource, effect.name));
         }
     }
 }

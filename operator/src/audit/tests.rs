@@ -103,6 +103,9 @@ fn what_is_done_is_kept_for_one_event_and_what_has_failed_is_not() {
     cause.done(Verb::Create, "queue", "q");
     cause.tell(&Effect::new(Verb::Create, "queue", "p"), Outcome::Failed("PermissionMissing"));
     assert_eq!(journal.take("u-1"), ["made queue q"]);
+    let effect = Effect { revision: Some("ab12"), ..Effect::new(Verb::Redrive, "queue", "q.dead") };
+    cause.clone().asked(Some("friday")).tell(&effect, Outcome::Done);
+    assert_eq!(journal.take("u-1"), ["redrove queue q.dead of revision ab12 as asked by friday"]);
     assert!(journal.take("u-1").is_empty());
 }
 
