@@ -2,6 +2,8 @@
 
 #[path = "support/audited.rs"]
 mod audited;
+#[path = "support/patient.rs"]
+mod patient;
 
 use std::{
     sync::Arc,
@@ -75,7 +77,7 @@ impl Test {
     async fn new(name: &str) -> Self {
         listen();
         let hub = Hubs::default().at(&address("DROVER_TEST_HUB_URI"), now());
-        let channel = hub.channel().await.unwrap();
+        let channel = patient::channel(&hub).await;
         let test = Self { hub, channel, queue: format!("operator-test-{name}-{}", std::process::id()) };
         test.clear().await;
         test
@@ -372,7 +374,7 @@ async fn what_is_missing_may_be_asked_for_more_often_than_a_connection_has_chann
     let test = Test::new("never").await;
     let never = [format!("{}.never", test.queue)];
     for n in 0..2100 {
-        assert_eq!(test.hub.waiting(&never).await, Ok(vec![0]), "{n}");
+        assert_eq!(patient::patient(async || test.hub.waiting(&never).await).await, Ok(vec![0]), "{n}");
     }
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "support/audited.rs"]
 mod audited;
+#[path = "support/patient.rs"]
+mod patient;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -145,7 +147,7 @@ impl Test {
         let management = ManagementAddress::new(&variable("DROVER_TEST_HUB_MANAGEMENT_URI"), &address).unwrap();
         let server = Server::default();
         let test = Self {
-            channel: hub.channel().await.unwrap(),
+            channel: patient::channel(&hub).await,
             client: server.client(),
             metrics: Metrics::default(),
             management: Management::new(management).unwrap(),
@@ -438,7 +440,7 @@ async fn publish(connection: Connection, name: String, stop: CancellationToken) 
 
 /// Ids of messages in a queue, until all that are wanted were seen.
 async fn ids(t: &Test, queue: &str, seen: &mut BTreeSet<usize>, wanted: impl Fn(&BTreeSet<usize>) -> bool) {
-    let channel = t.hub.channel().await.unwrap();
+    let channel = patient::channel(&t.hub).await;
     let taking = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         while !wanted(seen) {

@@ -3,6 +3,8 @@
 
 #[path = "support/audited.rs"]
 mod audited;
+#[path = "support/patient.rs"]
+mod patient;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -94,7 +96,7 @@ impl Test {
     async fn new(name: &str) -> Self {
         listen();
         let hub = Hubs::default().at(&hub_address(), now().0);
-        let channel = hub.channel().await.unwrap();
+        let channel = patient::channel(&hub).await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let test = Self { hub, channel, name: format!("operator_{name}_{}", std::process::id()) };
         test.clear().await;

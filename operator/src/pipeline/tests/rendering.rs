@@ -69,8 +69,9 @@ fn workers_are_told_how_the_operator_was_installed_to_log_and_trace_and_may_conn
     world.collector = Collector { environment, port: Some(4318) };
     world.json_log = true;
     let with = yaml(world.plan());
-    for line in [
-        "DROVER_LOG_FORMAT: json","DROVER_TRACES_ENDPOINT: http://c:4318", "DROVER_TRACES_CA: PEM", "port: 4318"] {
+    for line in
+        ["DROVER_LOG_FORMAT: json", "DROVER_TRACES_ENDPOINT: http://c:4318", "DROVER_TRACES_CA: PEM", "port: 4318"]
+    {
         assert!(with.contains(line) && !without.contains(line), "{line}: {with}");
     }
 }
