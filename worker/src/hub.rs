@@ -153,7 +153,10 @@ pub async fn connect(address: &HubAddress, connection_name: &str) -> Result<Conn
 pub async fn channel(connection: &Connection) -> lapin::Result<Channel> {
     for _ in 0..NUMBERS {
         match connection.create_channel().await {
-            Err(error) if matches!(error.kind(), ErrorKind::ProtocolError(_)) && connection.status().connected() => {}
+            Err(error) if !connection.status().connected() => return Err(error),
+            Err(error) if matches!(error.kind(), ErrorKind::ProtocolError(_)) => {}
+            // One that the hub closed, or that could not be opened, may never be given back.
+            Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => break,
             opened => return opened,
         }
     }
