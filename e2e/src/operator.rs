@@ -19,6 +19,9 @@ use crate::{hub, shell, store};
 /// Where the operator runs.
 pub const NAMESPACE: &str = "drover-system";
 
+/// Where the operator serves `/metrics`.
+pub const PORT: u16 = 8080;
+
 /// The Helm release.
 pub const RELEASE: &str = "drover";
 
@@ -147,8 +150,5 @@ pub async fn log(client: &Client, since_seconds: Option<i64>) -> Result<String> 
 /// What the operator tells of itself under `/metrics`.
 pub async fn metrics(client: &Client) -> Result<String> {
     let pod = pod(client).await?;
-    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    let ports = containers.iter().flat_map(|container| container.ports.as_deref().unwrap_or_default());
-    let port = ports.map(|port| port.container_port).next().context("the operator has no port")?;
-    namespace(client).ask(&pod.name_any(), u16::try_from(port)?, "metrics").await
+    namespace(client).ask(&pod.name_any(), PORT, "metrics").await
 }
