@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, LogParams, Patch, PatchParams};
@@ -101,7 +101,7 @@ impl Cluster {
     pub async fn awaits_gone<K: Kind>(&self, name: &str, expected: Duration) -> Result<()> {
         let api = self.api::<K>();
         let gone = until(expected, async || {
-            anyhow::ensure!(api.get_opt(name).await?.is_none(), "it is still there");
+            ensure!(api.get_opt(name).await?.is_none(), "it is still there");
             Ok(())
         });
         gone.await.with_context(|| format!("{} {name}", K::kind(&())))
@@ -129,6 +129,19 @@ impl Cluster {
     /// Runs kubectl in this namespace.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         shell::run("kubectl", &[&["--namespace", &self.namespace], arguments].concat()).await
+    }
+
+    /// What kubectl's plugin says in this namespace.
+    pub async fn drover(&self, arguments: &[&str]) -> Result<String> {
+        let ended = self.attempt_drover(arguments).await?;
+        ensure!(ended.success, "kubectl drover {}: {}{}", arguments.join(" "), ended.out, ended.err);
+        Ok(ended.out)
+    }
+
+    /// Runs kubectl's plugin in this namespace, whatever comes of it.
+    pub async fn attempt_drover(&self, arguments: &[&str]) -> Result<Ended> {
+        let program = shell::profile()?.join("kubectl-drover");
+        shell::attempt(&program.to_string_lossy(), &[&["--namespace", &self.namespace], arguments].concat(), "").await
     }
 
     /// Runs kubectl in this namespace, whatever comes of it.

@@ -14,6 +14,7 @@ pub mod operator;
 pub mod pipeline;
 pub mod publisher;
 pub mod query;
+pub mod secrecy;
 pub mod shell;
 pub mod sigkill;
 pub mod store;

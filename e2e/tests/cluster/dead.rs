@@ -6,19 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::{IngestPipeline, RedriveStatus};
 use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, discarding, manifest};
-use drover_e2e::shell::{profile, run};
 use drover_e2e::trial::{Trial, trial};
 use drover_e2e::until::until;
 use serde_json::{Value, json};
 
 /// Dead letters of the tests: ten that are refused alike would be the table's fault, and be waited with.
 const LETTERS: u32 = 5;
-
-/// What the plugin prints.
-async fn drover(t: &Trial, arguments: &[&str]) -> Result<String> {
-    let program = profile()?.join("kubectl-drover");
-    run(&program.to_string_lossy(), &[&["--namespace", &t.namespace], arguments].concat()).await
-}
 
 /// A pipeline with dead letters that only the table's constraint made dead.
 async fn with_dead_letters(t: &Trial) -> Result<()> {
@@ -59,7 +52,7 @@ async fn dead_letters_are_told_and_looks_leave_them_where_they_are() -> Result<(
         with_dead_letters(t).await?;
         let mut seen = Vec::new();
         for _ in 0..3 {
-            seen.push(drover(t, &["dead", "list", NAME, "-o", "json"]).await?);
+            seen.push(t.drover(&["dead", "list", NAME, "-o", "json"]).await?);
         }
         ensure!(seen.iter().all(|told| *told == seen[0]), "a look has changed the queue: {seen:?}");
         let letters: Vec<Value> = serde_json::from_str(&seen[0])?;
@@ -68,7 +61,7 @@ async fn dead_letters_are_told_and_looks_leave_them_where_they_are() -> Result<(
         ensure!(whole, "{}", seen[0]);
         // Numbers are written at most every 15 s, and looked at every 15 s.
         until(SEEN * 2, async || {
-            let status = drover(t, &["status", NAME]).await?;
+            let status = t.drover(&["status", NAME]).await?;
             ensure!(status.contains("kubectl drover dead list"), "{status}");
             Ok(())
         })
@@ -124,7 +117,7 @@ async fn why_names_each_fault_and_what_to_do() -> Result<()> {
             ("image", "WorkersReady", "ImagePullFailed", "check the name"),
         ] {
             t.stands(name, SEEN + READY, condition, "False", Some(reason)).await?;
-            let told = drover(t, &["why", name]).await?;
+            let told = t.drover(&["why", name]).await?;
             ensure!(told.contains(&format!("{condition} is False: {reason}")) && told.contains(advice), "{told}");
         }
         Ok(())

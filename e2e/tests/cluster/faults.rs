@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::IngestPipeline;
 use drover_e2e::cluster::is_ready;
 use drover_e2e::pipeline::{READY, SEEN, discarding, manifest, messages};
-use drover_e2e::shell::{profile, run};
 use drover_e2e::trial::{Trial, trial};
 use drover_e2e::until::{throughout, until};
 use k8s_openapi::api::core::v1::ResourceQuota;
@@ -159,8 +158,7 @@ async fn is_told(t: &Trial, fault: &Fault) -> Result<()> {
     let Fault { name, condition, status, reason, advice } = fault;
     strike(t, name).await.with_context(|| format!("{name} could not be made"))?;
     t.stands(name, SEEN + READY, condition, status, Some(reason)).await?;
-    let program = profile()?.join("kubectl-drover");
-    let told = run(&program.to_string_lossy(), &["--namespace", &t.namespace, "why", name]).await?;
+    let told = t.drover(&["why", name]).await?;
     let cause = format!("{condition} is {status}: {reason}");
     let advised = told.lines().any(|line| line.trim_start().starts_with("Do:") && line.contains(advice));
     ensure!(told.contains(&cause) && advised, "{name}: neither {cause} nor what to do: {told}");

@@ -88,7 +88,14 @@ async fn lives(t: &Trial) -> Result<()> {
     for (key, value) in kept.data.unwrap_or_default() {
         ensure!(!String::from_utf8_lossy(&value.0).contains(given), "{key} has the given user's password");
     }
+    let mut passwords = t.minted_passwords().await?;
     renewed(t).await?;
+    passwords.extend(t.minted_passwords().await?);
+    passwords.sort();
+    passwords.dedup();
+    // Of three users each, and of the worker the one that followed.
+    ensure!(passwords.len() == 4, "{} passwords were made", passwords.len());
+    t.are_told_nowhere(&passwords).await?;
     t.delete::<IngestPipeline>(NAME, &DeleteParams::default()).await?;
     t.awaits_gone::<IngestPipeline>(NAME, GONE).await?;
     ensure!(users(t).await?.is_empty(), "{:?} are left", users(t).await?);

@@ -3,11 +3,15 @@
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::{IngestPipeline, Phase};
 use drover_e2e::operator::{self, NAMESPACE};
-use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest};
-use drover_e2e::trial::{lone_trial, trial};
+use drover_e2e::pipeline::{FLOW, NAME, READY, SEEN, condition, manifest, messages};
+use drover_e2e::surroundings::surroundings;
+use drover_e2e::trial::{Trial, lone_trial, trial};
+use drover_e2e::until::until;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde_json::json;
 
 #[tokio::test]
 async fn workers_are_restricted_and_have_no_token() -> Result<()> {
@@ -107,6 +111,26 @@ async fn the_operator_may_not_list_secrets() -> Result<()> {
     .await
 }
 
+/// A server that takes no results, and is shown a token with each.
+async fn refused_by_a_server(t: &Trial) -> Result<()> {
+    let ca = &surroundings()?.ca;
+    t.secret_with("server", &[("token", &format!("token-{}", t.canary)), ("ca.crt", ca)]).await?;
+    let mut url = surroundings()?.management.clone();
+    ensure!(url.set_username("").is_ok() && url.set_password(None).is_ok(), "it takes no user");
+    let mut manifest = manifest("e");
+    manifest["spec"]["source"]["bindings"] = json!([]);
+    manifest["spec"]["sink"] = json!({ "http": { "url": url.as_str(), "secretRef": { "name": "server" } } });
+    t.apply::<IngestPipeline>(&manifest).await?;
+    t.ready("e").await?;
+    t.hub.publish("", "e", &messages(0..1)).await?;
+    until(FLOW, async || {
+        let dead = t.hub.look("e.dead").await?;
+        ensure!(dead.len() == 1 && !dead[0].headline().contains(&t.canary), "not refused, or a token is in a header");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn passwords_that_are_refused_are_told_nowhere() -> Result<()> {
     trial("canary", async |t| {
@@ -135,16 +159,46 @@ async fn passwords_that_are_refused_are_told_nowhere() -> Result<()> {
         for (name, _, _, condition, reason) in cases {
             t.stands(name, SEEN, condition, "False", Some(reason)).await?;
         }
+        refused_by_a_server(t).await?;
         // And one that works, with messages that are refused.
         t.telemetry().await?;
         t.hub.publish("amq.topic", "devices.1", &["{"]).await?;
-        drover_e2e::until::until(FLOW, async || {
+        until(FLOW, async || {
             ensure!(t.dead_letters().await?.len() == 1, "not yet dead-lettered");
             Ok(())
         })
         .await?;
         for letter in t.dead_letters().await? {
             ensure!(!letter.headline().contains(&t.canary), "a password is in a header");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_told_is_found_wherever_it_is_told() -> Result<()> {
+    trial("told", async |t| {
+        t.telemetry().await?;
+        let is_found = async |word: &str, place: &str| {
+            let found = t.are_told_nowhere(&[word]).await.err().with_context(|| format!("{word} is not found"))?;
+            ensure!(found.to_string().contains(place), "{word} is not found in {place}: {found}");
+            anyhow::Ok(())
+        };
+        for (word, place) in [
+            ("drover_worker_holding", "/metrics of telemetry-"),
+            ("\"inFlight\"", "/status of telemetry-"),
+            ("Next: nothing to do", "kubectl drover status ipl/telemetry"),
+            ("nothing is wrong", "kubectl drover why ipl/telemetry"),
+            ("drover_operator_leader", "/metrics of the operator"),
+        ] {
+            is_found(word, place).await?;
+        }
+        t.apply::<Lease>(&json!({ "metadata": { "name": NAME } })).await?;
+        for kind in ["ServiceAccount", "NetworkPolicy", "PodDisruptionBudget", "ReplicaSet", "Lease"] {
+            let word = format!("told-to-a-{kind}");
+            t.kubectl(&["annotate", kind, "--all", &format!("word={word}")]).await?;
+            is_found(&word, kind).await?;
         }
         Ok(())
     })
@@ -162,14 +216,14 @@ async fn a_host_that_is_no_longer_allowed_has_no_worker_and_loses_nothing() -> R
             let host = t.hub.uri.host_str().context("no host")?.trim_matches(['[', ']']).to_owned();
             ensure!(told.contains(&host) && told.contains("secret hub"), "neither host nor secret is named: {told}");
             t.phase(NAME, SEEN, Phase::Refused).await?;
-            drover_e2e::until::until(READY, async || {
+            until(READY, async || {
                 let workers = t.workers(NAME).await?.len();
                 ensure!(workers == 0, "{workers} workers are left");
                 Ok(())
             })
             .await?;
             t.publish(0..20).await?;
-            drover_e2e::until::until(FLOW, async || {
+            until(FLOW, async || {
                 ensure!(t.hub.ready(NAME).await? == 20, "the queue does not have what was published");
                 Ok(())
             })
