@@ -122,6 +122,7 @@ cluster() {
     local tests
     tests=$(selected cluster)
     [ -n "$tests" ] || { say "no tests on the cluster"; return; }
+    need_packages prometheus=prometheus
     # The plugin is run as a person runs it.
     cargo build --workspace --bin kubectl-drover
     # The whole workspace, so that what the other suites compiled is used. Most of a test's time is waiting for pods: more of

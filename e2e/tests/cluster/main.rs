@@ -1,6 +1,7 @@
 //! What only shows on a real cluster. `make test-cluster` runs it.
 
 mod adoption;
+mod alerts;
 mod api;
 mod bad_bodies;
 mod bad_manifests;
