@@ -13,6 +13,7 @@ mod faults;
 mod flow;
 mod ha;
 mod idempotence;
+mod in_sync;
 mod install;
 mod killers;
 mod ledger;
