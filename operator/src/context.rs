@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::{
     audit::Journal,
     config::Config,
+    gone::Gone,
     hub::{Hubs, Topologies},
     metrics::Metrics,
     minted::Minted,
@@ -76,6 +77,8 @@ pub struct Context {
     pub workers: Workers,
     /// When this process last wrote an object's status.
     pub written: std::sync::Arc<Written>,
+    /// Objects that may be gone.
+    pub(crate) gone: std::sync::Arc<Gone>,
     /// The pipelines of every namespace that is watched.
     pub pipelines: Vec<Store<Guarded>>,
     /// The queries of every namespace that is watched.

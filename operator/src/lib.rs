@@ -12,6 +12,7 @@ pub mod crds;
 pub mod drift;
 mod ending;
 mod finding;
+mod gone;
 mod hosts;
 pub mod http;
 pub mod hub;

@@ -85,12 +85,14 @@ pub(crate) async fn reconcile<K: Kind>(
     let start = now().1;
     let span = object.span();
     let work = async {
-        let guarded = AssertUnwindSafe(guarded(context, caches, object)).catch_unwind();
+        let guarded = AssertUnwindSafe(guarded(context, caches, Arc::clone(&object))).catch_unwind();
         let done = tokio::time::timeout(LIMIT, guarded).await.unwrap_or(Ok(Err(Error::Timeout)));
         // One object must not end the work on all others.
         done.unwrap_or(Err(Error::Panicked))
     };
     let result = work.instrument(span).await;
+    // Whatever was remembered of it meanwhile, also where it has gone meanwhile.
+    context.gone.remembers(object);
     context.metrics.duration.observe(now().1.duration_since(start).as_secs_f64());
     if result.is_ok() {
         context.metrics.reconciles.inc();

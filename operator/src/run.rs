@@ -40,6 +40,7 @@ use crate::{
     config::Config,
     context::{Caches, Context, Guarded, GuardedQuery},
     drift,
+    gone::{EVERY, Gone},
     http::{self, Health},
     lease::{Fence, Lease},
     metrics::Metrics,
@@ -192,7 +193,13 @@ async fn work(config: Config, client: Client, stop: CancellationToken, health: H
     metrics.leader.set(1);
     let scopes: Vec<Scope> = config.scopes().into_iter().map(Scope::new).collect();
     let context = context(config, client, &metrics, &scopes);
-    join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone()))).await;
+    let sweeping = async {
+        while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+            Gone::forget(&context);
+        }
+    };
+    let scopes = join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone())));
+    futures::join!(scopes, sweeping);
 }
 
 /// What all reconciles share, of so many scopes.
@@ -216,6 +223,7 @@ fn context(config: Config, client: Client, metrics: &Metrics, scopes: &[Scope]) 
         windows: Arc::new(Windows::new(workers.clone(), metrics.clone())),
         workers,
         written: Arc::default(),
+        gone: Arc::default(),
         pipelines: scopes.iter().map(|s| s.pipelines.0.clone()).collect(),
         queries: scopes.iter().map(|s| s.queries.0.clone()).collect(),
         config,

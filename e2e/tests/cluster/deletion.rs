@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use drover_crds::api::IngestPipeline;
+use drover_e2e::operator;
 use drover_e2e::pipeline::{FLOW, NAME, SEEN, manifest};
 use drover_e2e::store::Each;
 use drover_e2e::trial::{Trial, trial};
+use drover_e2e::until::until;
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
+/// Ten times as long as an object that is gone is remembered at most.
+const FORGOTTEN: Duration = Duration::from_secs(100);
 /// An object without work left to do is gone in this time.
 const GONE: Duration = Duration::from_secs(8);
 
@@ -34,9 +39,22 @@ async fn with_backlog(t: &Trial, policy: &str) -> Result<()> {
 async fn delete(t: &Trial, expected: Duration) -> Result<()> {
     t.delete::<IngestPipeline>(NAME, &DeleteParams::default()).await?;
     t.awaits_gone::<IngestPipeline>(NAME, expected).await?;
-    drover_e2e::until::until(GONE, async || {
+    until(GONE, async || {
         let left = t.list::<Deployment>("").await?.len();
         ensure!(left == 0, "{left} Deployments are left");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits for the operator to tell so many series of the pipeline.
+async fn metrics(t: &Trial, wanted: impl Fn(usize) -> bool) -> Result<()> {
+    let name = format!("namespace=\"{}\",name=\"{NAME}\"", t.namespace);
+    until(FORGOTTEN, async || {
+        let pod = operator::pod(&t.client).await?;
+        let told = operator::namespace(&t.client).ask(&pod.name_any(), operator::PORT, "metrics").await?;
+        let series = told.lines().filter(|line| line.contains(&name)).count();
+        ensure!(wanted(series), "{series} series of it");
         Ok(())
     })
     .await
@@ -51,7 +69,9 @@ async fn queues(t: &Trial) -> Result<(Option<u32>, Option<u32>)> {
 async fn retain_leaves_queues_that_go_on_collecting() -> Result<()> {
     trial("retain", async |t| {
         with_backlog(t, "Retain").await?;
+        metrics(t, |series| series > 0).await?;
         delete(t, GONE).await?;
+        metrics(t, |series| series == 0).await?;
         t.publish(21..31).await?;
         ensure!(queues(t).await? == (Some(30), Some(0)), "{:?}", queues(t).await?);
         // A pipeline of the same name goes on where the first one stopped.
