@@ -23,12 +23,7 @@ impl Subject<'_> {
     /// Out: DNS, the ports of hub, sink and collector, and what the spec adds. In: the port with health, metrics and state, from the
     /// operator's namespace and from those that are labelled for it.
     pub(super) fn network_policy(&self) -> NetworkPolicy {
-        let mut ports = vec![self.secrets.hub_port];
-        for more in [self.secrets.sink_port, self.install.collector.port].into_iter().flatten() {
-            if !ports.contains(&more) {
-                ports.push(more);
-            }
-        }
+        let ports = [Some(self.secrets.hub_port), self.secrets.sink_port, self.install.collector.port];
         let namespace = self.install.namespace.as_deref();
         policy(self.service_account().metadata, self.selector(), &ports, &self.pipeline.egress, namespace)
     }
@@ -44,16 +39,22 @@ pub(super) fn keep(policy: &mut NetworkPolicy, live: &NetworkPolicy) {
     }
 }
 
-/// Out: DNS, some ports, and what a spec adds. In: the workers' port, from the operator's namespace and from those that are labelled.
+/// Out: DNS, some ports, each once, and what a spec adds. In: the workers' port, from the operator's namespace and from those that are labelled.
 pub(crate) fn policy(
     metadata: ObjectMeta,
     selector: LabelSelector,
-    ports: &[u16],
+    ports: &[Option<u16>],
     egress: &[NetworkPolicyEgressRule],
     operator: Option<&str>,
 ) -> NetworkPolicy {
-    let mut rules =
-        vec![out(vec![port("UDP", DNS), port("TCP", DNS)]), out(ports.iter().map(|p| port("TCP", *p)).collect())];
+    let mut open = Vec::new();
+    for port in ports.iter().flatten() {
+        if !open.contains(port) {
+            open.push(*port);
+        }
+    }
+    let open = open.into_iter().map(|number| port("TCP", number));
+    let mut rules = vec![out(vec![port("UDP", DNS), port("TCP", DNS)]), out(open.collect())];
     rules.extend(egress.iter().cloned());
     let mut from = vec![namespace(names::METRICS, "allowed")];
     from.extend(operator.map(|n| namespace("kubernetes.io/metadata.name", n)));

@@ -144,13 +144,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<IngestPipeline
         pace: None,
         turn,
         redrive: ctx.redrives.progress(&uid),
-        install: Install {
-            worker_image: ctx.config.worker_image.clone(),
-            pull_policy: ctx.config.worker_pull_policy.clone(),
-            namespace: ctx.config.pod_namespace.clone(),
-            json_log: ctx.config.log_format == "json",
-            collector: ctx.config.traces.collector(),
-        },
+        install: Install::of(&ctx.config),
     }
 }
 

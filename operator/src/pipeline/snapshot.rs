@@ -18,7 +18,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    config::Collector,
+    config::{Collector, Config},
     minted::Found,
     problem::{External, Problem},
     redrive::Progress,
@@ -132,6 +132,18 @@ pub(crate) struct Install {
     pub json_log: bool,
     /// Where workers of pipelines send spans.
     pub collector: Collector,
+}
+
+impl Install {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            worker_image: config.worker_image.clone(),
+            pull_policy: config.worker_pull_policy.clone(),
+            namespace: config.pod_namespace.clone(),
+            json_log: config.log_format == "json",
+            collector: config.traces.collector(),
+        }
+    }
 }
 
 impl Snapshot {

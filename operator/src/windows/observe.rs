@@ -71,13 +71,7 @@ pub(super) fn cluster(ctx: &Context, caches: &Caches, object: Arc<WindowQuery>) 
         made: Vec::new(),
         workers: Vec::new(),
         scale: ctx.windows.watches.decision(&uid),
-        install: Install {
-            worker_image: ctx.config.worker_image.clone(),
-            pull_policy: ctx.config.worker_pull_policy.clone(),
-            namespace: ctx.config.pod_namespace.clone(),
-            json_log: ctx.config.log_format == "json",
-            collector: ctx.config.traces.collector(),
-        },
+        install: Install::of(&ctx.config),
     }
 }
 

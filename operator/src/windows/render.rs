@@ -104,8 +104,7 @@ impl Subject<'_> {
 
     /// Out: DNS, hub and store. In: health, metrics and state.
     pub(super) fn network_policy(&self) -> NetworkPolicy {
-        let mut ports = vec![self.secrets.hub_port];
-        ports.extend(self.secrets.sink_port.filter(|p| *p != self.secrets.hub_port));
+        let ports = [Some(self.secrets.hub_port), self.secrets.sink_port];
         let operator = self.install.namespace.as_deref();
         network::policy(self.shared(), self.selector(), &ports, &self.query.egress, operator)
     }

@@ -154,7 +154,7 @@ impl Context {
     ) -> Result<Vec<Receipt>, PublishError> {
         let now = clock::today().to_string();
         let marked = |delivery, mark, trace| envelope::transferred(&self.sender, delivery, mark, trace, &now);
-        self.republish(moves.iter().map(|(d, to, trace)| (to.key.clone(), *d, marked(d, &to.mark, trace.clone()))))
+        self.republish(moves.iter().map(|(d, to, trace)| (to.key.clone(), *d, marked(d, &to.mark, trace.as_ref()))))
             .await
     }
 

@@ -126,7 +126,7 @@ pub(crate) fn transferred(
     sender: &Sender,
     delivery: &Delivery,
     mark: &Mark,
-    trace: Option<Onward>,
+    trace: Option<&Onward>,
     now: &str,
 ) -> BasicProperties {
     let mut headers = without(&cleaned(sender, delivery), START);

@@ -23,9 +23,9 @@ use super::{clock, envelope, meter::Outcome};
 use crate::traces::Traces;
 
 /// Header of a message, and of a request over HTTP, that names a span.
-pub(crate) const TRACEPARENT: &str = "traceparent";
+const TRACEPARENT: &str = "traceparent";
 /// The same, for what vendors add.
-pub(crate) const TRACESTATE: &str = "tracestate";
+const TRACESTATE: &str = "tracestate";
 
 /// Longest header that is read, in bytes: what the W3C asks everybody to take of a `tracestate`. Servers refuse requests with long ones.
 const MAX_HEADER: usize = 512;
@@ -35,9 +35,9 @@ const MAX_ATTRIBUTE: usize = 255;
 /// What is done with a message, as its own span tells it.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
-    pub(crate) name: String,
-    pub(crate) kind: SpanKind,
-    pub(crate) attributes: Vec<KeyValue>,
+    name: String,
+    kind: SpanKind,
+    attributes: Vec<KeyValue>,
 }
 
 /// What is done with messages, for spans.
