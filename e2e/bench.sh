@@ -4,7 +4,8 @@
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
-export CARGO_TARGET_DIR=$TARGET PATH=$BIN:$PATH
+export PATH=$BIN:$PATH
+own_target
 started=''
 finish() {
     local status=$?

@@ -5,7 +5,8 @@
 cd "$REPO"
 all=$(mktemp)
 trap 'rm -f "$all"' EXIT
-CARGO_TARGET_DIR=$TARGET cargo run -q -p drover-operator -- crds > "$all"
+own_target
+cargo run -q -p drover-operator -- crds > "$all"
 # Documents are parted by ---; the plural in metadata.name names the file.
 awk '
     function flush(   name) {

@@ -5,7 +5,8 @@
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
-export CARGO_TARGET_DIR=$TARGET PATH=$BIN:$PATH
+export PATH=$BIN:$PATH
+own_target
 DIST=$REPO/dist
 TOOLS=$CACHE/cargo-tools
 VERSION=$(awk -F'"' '/^version/ { print $2; exit }' Cargo.toml)

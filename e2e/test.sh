@@ -6,7 +6,8 @@
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
-export CARGO_TARGET_DIR=$TARGET PATH=$BIN:$PATH CARGO_TERM_COLOR=never
+export PATH=$BIN:$PATH CARGO_TERM_COLOR=never
+own_target
 results=$(mktemp)
 failed='' started=''
 begin=$EPOCHREALTIME

@@ -19,6 +19,7 @@ command -v cargo > /dev/null || die "Rust is missing: install it with  curl --pr
 need_packages gcc=gcc curl=curl psql=postgresql-client
 
 locked demo
+own_target
 e2e/cluster/up.sh 9>&-
 export KUBECONFIG=$NODE/kubeconfig PATH=$BIN:$PATH
 export HELM_CACHE_HOME=$CACHE/helm HELM_CONFIG_HOME=$CACHE/helm HELM_DATA_HOME=$CACHE/helm
@@ -110,7 +111,7 @@ wait_ready() {
     done
 }
 
-devices_built() { CARGO_TARGET_DIR=$TARGET cargo build --release -p drover-e2e --bin drover-devices; }
+devices_built() { cargo build --release -p drover-e2e --bin drover-devices; }
 
 devices() {
     process_is "$(cat "$RUN/demo/devices.pid" 2> /dev/null)" drover-devices && return 0

@@ -6,10 +6,11 @@
 # shellcheck source=e2e/cluster/lib.sh
 . "$(dirname "$0")/../cluster/lib.sh"
 names=(drover-operator drover-worker)
+own_target
 
 images_env() { printf "export DROVER_IMAGE_REGISTRY='%s'\nexport DROVER_IMAGE_TAG='%s'\n" "$1" "$2" > "$RUN/images.env"; }
 
-compile() { CARGO_TARGET_DIR=$TARGET cargo build --manifest-path "$REPO/Cargo.toml" --release --bin drover-operator --bin drover-worker; }
+compile() { cargo build --manifest-path "$REPO/Cargo.toml" --release --bin drover-operator --bin drover-worker; }
 
 version() { awk -F'"' '/^version/ { print $2; exit }' "$REPO/Cargo.toml"; }
 
@@ -41,7 +42,7 @@ for name in "${names[@]}"; do
 done
 images_env localhost "$tag"
 
-handler() { CARGO_TARGET_DIR=$TARGET cargo build --manifest-path "$REPO/Cargo.toml" --workspace --bin drover-killer; }
+handler() { cargo build --manifest-path "$REPO/Cargo.toml" --workspace --bin drover-killer; }
 
 if [ "${1:-}" = tests ] && [ "$cluster" = node ]; then
     step "images: compile the tests' handler" handler
