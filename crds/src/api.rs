@@ -26,7 +26,8 @@ pub use scaling::{ScalingMode, ScalingSpec};
 pub use sink::{Discard, HttpSink, HubSink, PostgresMode, PostgresSink, Sink, UnknownFields};
 pub use source::SourceSpec;
 pub use status::{
-    Delivery, HANDLED_REQUESTS, LONGEST_REQUEST, Phase, PromotionStatus, RedriveStatus, ScaleStatus, Status,
+    Delivery, HANDLED_REQUESTS, LAG_HISTORY, LONGEST_REQUEST, LagAt, Phase, PromotionStatus, RedriveStatus,
+    ScaleStatus, Status,
 };
 pub use window_query::{
     OrderingPolicy, OrderingSpec, QueryDeletionPolicy, QueryRetrySpec, QuerySink, ResultTable, RetentionSpec,

@@ -49,19 +49,17 @@ pub(crate) fn workers_unknown<T>(admitted: &Result<T, Problem>) -> Finding {
     Finding::new("WorkersReady", None, "NotChecked", message)
 }
 
-/// Ready, Reconciling and Stalled, as kstatus reads them; `changes` while one revision follows another, `aborted` where the one that
-/// is asked for was given up.
-pub(crate) fn summary(findings: &[Finding], changes: bool, aborted: bool, message: &str) -> [Finding; 3] {
+/// Ready, Reconciling and Stalled, as kstatus reads them; `changes` while one revision follows another, `given_up` the reason where the
+/// one that is asked for does not take over.
+pub(crate) fn summary(findings: &[Finding], changes: bool, given_up: Option<&str>, message: &str) -> [Finding; 3] {
     let bad = findings.iter().take(COUNTED).find(|f| f.status != Some(true));
     let refused = findings.first().filter(|f| f.status == Some(false));
-    let ready = match bad {
-        None if aborted => Finding::new("Ready", Some(false), "RolloutAborted", message),
+    let ready = match bad.map(|f| f.reason.as_str()).or(given_up) {
         None => Finding::new("Ready", Some(true), "Ready", message),
-        Some(f) => Finding::new("Ready", Some(false), &f.reason, message),
+        Some(reason) => Finding::new("Ready", Some(false), reason, message),
     };
-    let stalled = match refused {
-        Some(f) => Finding::new("Stalled", Some(true), &f.reason, message),
-        None if aborted => Finding::new("Stalled", Some(true), "RolloutAborted", message),
+    let stalled = match refused.map(|f| f.reason.as_str()).or(given_up) {
+        Some(reason) => Finding::new("Stalled", Some(true), reason, message),
         None => Finding::new("Stalled", Some(false), "NotStalled", "nothing in the spec is in the way"),
     };
     let moving = refused.is_none() && (bad.is_some() || changes);

@@ -16,6 +16,7 @@ mod gone;
 mod hosts;
 pub mod http;
 pub mod hub;
+mod lag_history;
 mod lease;
 pub mod metrics;
 pub mod minted;

@@ -406,9 +406,9 @@ async fn a_full_mirror_refuses_no_message_and_is_removed_twice_without_harm() {
         assert!(confirm.await.unwrap().is_ack());
     }
     assert_eq!(test.hub.waiting(&[mirror.clone(), test.queue.clone()]).await.unwrap(), [10_000, 10_050]);
-    let told = [format!("delete queue {mirror} done")];
-    assert_eq!(audited(test.hub.remove_mirror(&mirror, &cause())).await, told);
-    assert_eq!(audited(test.hub.remove_mirror(&mirror, &cause())).await, Vec::<String>::new());
+    let told = [format!("delete queue {mirror} done"), format!("un{}", bound(&bind))];
+    assert_eq!(audited(test.hub.remove_mirror(&mirror, &bindings, &cause())).await, told);
+    assert_eq!(audited(test.hub.remove_mirror(&mirror, &bindings, &cause())).await, Vec::<String>::new());
     assert_eq!(test.hub.waiting(&[mirror]).await.unwrap(), [0]);
     delete_all(&test.hub, &topology, &cause()).await.unwrap();
 }

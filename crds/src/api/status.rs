@@ -14,6 +14,8 @@ use super::{
 pub const HANDLED_REQUESTS: usize = 16;
 /// Longest id of a request that is kept among them, in characters.
 pub const LONGEST_REQUEST: usize = 256;
+/// Most entries of a lag's history.
+pub const LAG_HISTORY: usize = 40;
 
 /// What was seen and decided.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -104,10 +106,24 @@ pub struct ScaleStatus {
     /// Seconds until what waits now is begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
+    /// What `lagSeconds` was in the last ten minutes, the newest at the end; an entry for each change that was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = LAG_HISTORY))]
+    pub lag_history: Vec<LagAt>,
     /// Workers that there should be.
     pub desired: i32,
     /// Why.
     pub reason: String,
+}
+
+/// A lag, from a moment on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LagAt {
+    /// When it was told.
+    pub at: Time,
+    /// Seconds until what waited then was begun.
+    pub seconds: f64,
 }
 
 /// Dead letters that are sent back to where they came from, once for each request.

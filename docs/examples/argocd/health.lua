@@ -34,11 +34,6 @@ local message = status.message or ""
 if is("Stalled") then
   return { status = "Degraded", message = message }
 end
--- A query's new text that must not take over: the one before works, so Ready stays True, and Reconciling too.
-local progressing = found.Progressing
-if progressing ~= nil and progressing.status == "False" and progressing.reason == "TooManyErrors" then
-  return { status = "Degraded", message = progressing.message }
-end
 if status.phase == "Suspended" then
   return { status = "Suspended", message = message }
 end

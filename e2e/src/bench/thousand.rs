@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::GetParams;
@@ -25,7 +26,7 @@ use crate::management::{call, segment};
 use crate::pipeline::{READY, discarding};
 use crate::sigkill::sigkill;
 use crate::trial::{Trial, lone_trial};
-use crate::until::{throughout, until};
+use crate::until::{throughout, until, within};
 use crate::{metrics, operator};
 
 /// Pipelines that the operator looks after.
@@ -109,6 +110,7 @@ async fn applied(t: &Trial) -> Result<Found> {
     crowd::apply(t, PIPELINES, idle).await?;
     reconciled(t).await?;
     let ready = begin.elapsed().as_secs_f64();
+    observed(t).await?;
     let memory = at_rest(&operator).await?;
     let computed = operator.cpu()?;
     let asked = requests(&t.client).await?;
@@ -174,6 +176,20 @@ async fn reconciled(t: &Trial) -> Result<()> {
     });
     let all = all.await;
     all.map_err(|_| anyhow!("not within {} s: {last}", PATIENCE.as_secs()))
+}
+
+/// Waits until the cluster's own controllers are done with all Deployments, which they are much later: each word of theirs is one for the
+/// operator too.
+async fn observed(t: &Trial) -> Result<()> {
+    within(PATIENCE, async || {
+        // Each look is work for the API server.
+        sleep(TICK).await;
+        let is_new = |d: &Deployment| d.status.as_ref().and_then(|s| s.observed_generation) == d.metadata.generation;
+        let done = t.list::<Deployment>("").await?.iter().filter(|d| is_new(d)).count();
+        ensure!(done == PIPELINES, "the cluster has seen {done} of {PIPELINES} Deployments");
+        Ok(())
+    })
+    .await
 }
 
 /// Leaves the operator alone for twice as long as it leaves a pipeline that is well alone; the most memory it had meanwhile.

@@ -103,7 +103,7 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     let hub = ctx.hubs.at(&ctx.config.allowed_hosts.hub(&pipeline.hub, &data)?, instant);
     let cause = Cause::of(&*seen.object, format!("deletionPolicy {:?}", pipeline.deletion_policy));
     if let Some(mirror) = cutover::state(seen).mirror {
-        hub.remove_mirror(&mirror, &cause).await?;
+        hub.remove_mirror(&mirror, &pipeline.bindings, &cause).await?;
     }
     let topology = Topology::of(pipeline).with_suspects(pipeline);
     if pipeline.deletion_policy == DeletionPolicy::Delete {

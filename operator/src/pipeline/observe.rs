@@ -108,7 +108,7 @@ async fn mirror(ctx: &Context, seen: &Snapshot, hub: &Hub) -> Mirror {
         };
     }
     let cause = cause.because("no revision is tried on copies any more");
-    match tokio::time::timeout(PATIENCE, hub.remove_mirror(name, &cause)).await {
+    match tokio::time::timeout(PATIENCE, hub.remove_mirror(name, &pipeline.bindings, &cause)).await {
         Ok(Ok(())) => Mirror::Gone,
         _ => Mirror::Unknown,
     }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     condition::find,
     finding::{Finding, accepted, both, summary, workers_unknown},
+    lag_history,
     minted::Found,
     names,
     problem::{External, Problem},
@@ -103,7 +104,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let phase = phase(seen, rollout, &findings);
     let message = message(rollout, phase, &findings);
     let pipeline = seen.admitted.as_ref().ok();
-    let conditions = summary(&findings, changes(rollout), rollout.is_aborted(), &message)
+    let conditions = summary(&findings, changes(rollout), rollout.is_aborted().then_some("RolloutAborted"), &message)
         .into_iter()
         .chain(findings)
         .map(|f| f.condition(&old.conditions, generation, seen.now))
@@ -172,13 +173,15 @@ fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
         ScalingMode::Off => (pipeline.scaling.replicas, "Off"),
         ScalingMode::Auto | ScalingMode::Recommend => (size::desired(decision), decision.reason.as_str()),
     };
+    let lag = numbers.lag.map(tenths);
     Some(ScaleStatus {
         backlog: numbers.backlog.map(|n| count(u64::from(scaling::whole(n)))),
         ready: numbers.ready.map(count),
         unacked: numbers.unacked.map(count),
         arrival_rate: numbers.arrival_rate.map(tenths),
         rate_per_replica: numbers.rate_per_replica.map(tenths),
-        lag_seconds: numbers.lag.map(tenths),
+        lag_seconds: lag,
+        lag_history: lag_history::goes_on(seen.old_status().scale.as_ref(), lag, seen.now),
         desired,
         reason: reason.to_owned(),
     })

@@ -25,8 +25,6 @@ const WATCH: Duration = Duration::from_secs(2);
 const LETTERS: u64 = 1_000;
 /// A hub that is not reached from here must not hold up what the cluster tells.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Looks whose lag is drawn.
-const LINE: usize = 60;
 
 /// Does what the command line says.
 ///
@@ -69,7 +67,6 @@ async fn run(cli: Cli) -> Result<()> {
 async fn show_status(cluster: &Cluster, object: &str, watch: bool) -> Result<()> {
     let target = Target::parse(object)?;
     let access = Access::new(cluster).await?;
-    let mut lags = Vec::new();
     let mut dead = (None, None);
     loop {
         let mut seen = Seen::look(&access, &target).await?;
@@ -77,10 +74,7 @@ async fn show_status(cluster: &Cluster, object: &str, watch: bool) -> Result<()>
             dead = (seen.status.dead_letters, reasons(&access, &target, seen.status.dead_letters).await);
         }
         seen.reasons.clone_from(&dead.1);
-        lags.extend(seen.lag());
-        let surplus = lags.len().saturating_sub(LINE);
-        lags.drain(..surplus);
-        let screen = status::text(&seen, &lags, now());
+        let screen = status::text(&seen, now());
         let mut out = std::io::stdout().lock();
         let clear = if watch && out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
         write!(out, "{clear}{screen}").context("the terminal is gone")?;

@@ -108,11 +108,6 @@ impl Seen {
         })
     }
 
-    /// Seconds until what waits now is begun.
-    pub(super) fn lag(&self) -> Option<f64> {
-        self.status.scale.as_ref().and_then(|scale| scale.lag_seconds)
-    }
-
     /// The operator has not seen the spec as it is now.
     pub(super) fn is_stale(&self) -> bool {
         self.generation.is_some() && self.status.observed_generation != self.generation

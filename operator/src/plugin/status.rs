@@ -10,9 +10,13 @@ use super::{
     table::{plain, since, sparkline, table},
     why,
 };
+use crate::lag_history;
 
-/// The screen; `lags` are those of this look and the ones before, in seconds.
-pub(super) fn text(seen: &Seen, lags: &[f64], now: Timestamp) -> String {
+/// Bars of the lag's history: each is of twenty seconds.
+const BARS: i32 = 30;
+
+/// The screen.
+pub(super) fn text(seen: &Seen, now: Timestamp) -> String {
     let status = &seen.status;
     let phase = status.phase.map_or_else(|| "Unknown".to_owned(), |phase| format!("{phase:?}"));
     let mut head = vec![
@@ -22,11 +26,7 @@ pub(super) fn text(seen: &Seen, lags: &[f64], now: Timestamp) -> String {
         row("Workers:", workers(seen)),
     ];
     head.extend(status.scale.as_ref().map(|s| row("Scale:", scale(s))));
-    if !lags.is_empty() {
-        let line = if lags.len() > 1 { format!("{}  ", sparkline(lags)) } else { String::new() };
-        let lag = lags.last().map(|lag| format!("{line}{lag:.1} s")).unwrap_or_default();
-        head.push(row("Lag:", lag));
-    }
+    head.extend(status.scale.as_ref().and_then(|s| lag(s, now)).map(|lag| row("Lag:", lag)));
     head.push(row("Dead:", dead(seen)));
     head.extend(rollout::line(status, now).map(|line| row("Rollout:", line)));
     let mut text = table(&head);
@@ -86,6 +86,13 @@ fn scale(scale: &ScaleStatus) -> String {
     ];
     let numbers: Vec<String> = numbers.into_iter().flatten().collect();
     format!("{} wanted, {}: {}", scale.desired, scale.reason, numbers.join(", "))
+}
+
+/// Where it goes, and where it is.
+fn lag(scale: &ScaleStatus, now: Timestamp) -> Option<String> {
+    let line = sparkline(&lag_history::parts(scale, BARS, now));
+    let told = scale.lag_seconds.map(|lag| format!("{lag:.1} s"));
+    told.map(|told| [line, told].join("  ").trim_start().to_owned())
 }
 
 fn dead(seen: &Seen) -> String {
@@ -149,7 +156,12 @@ mod tests {
         let status = serde_json::json!({
             "phase": "Progressing", "message": "revision c2 works on a copy of what arrives", "replicas": 2,
             "activeRevision": "b1", "deadLetters": 7,
-            "scale": { "desired": 3, "reason": "Load", "ready": 1200, "unacked": 40, "arrivalRate": 512.4, "lagSeconds": 2.5 },
+            "scale": { "desired": 3, "reason": "Load", "ready": 1200, "unacked": 40, "arrivalRate": 512.4, "lagSeconds": 2.5,
+                "lagHistory": [
+                    { "at": "2026-01-02T11:55:00Z", "seconds": 0.0 }, { "at": "2026-01-02T11:58:30Z", "seconds": 1.0 },
+                    { "at": "2026-01-02T11:59:50Z", "seconds": 2.5 },
+                ],
+            },
             "rollout": {
                 "phase": "Previewing", "since": "2026-01-02T11:59:00Z", "reason": "Previewing", "active": "b1",
                 "message": "revision c2 works on a copy of what arrives", "preview": "c2", "evidence": {
@@ -171,7 +183,7 @@ mod tests {
 
     #[test]
     fn one_screen_says_it_all() {
-        insta::assert_snapshot!(text(&seen(), &[0.0, 1.0, 2.5], "2026-01-02T12:00:00Z".parse().unwrap()));
+        insta::assert_snapshot!(text(&seen(), "2026-01-02T12:00:00Z".parse().unwrap()));
     }
 
     #[test]
@@ -204,6 +216,6 @@ mod tests {
     #[test]
     fn where_nothing_is_known_it_says_so() {
         let unseen = Seen { name: "windowquery.drover.dev/q".into(), namespace: "iot".into(), ..Seen::default() };
-        insta::assert_snapshot!(text(&unseen, &[], "2026-01-02T12:00:00Z".parse().unwrap()));
+        insta::assert_snapshot!(text(&unseen, "2026-01-02T12:00:00Z".parse().unwrap()));
     }
 }

@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn a_refused_text_of_a_query_is_a_cause_before_what_its_input_lacks() {
         let mut seen = seen(&[
-            ("Ready", "True", "Ready", ""),
-            ("Stalled", "False", "NotStalled", ""),
+            ("Ready", "False", "TooManyErrors", "75 % of the events cannot be taken: the one before goes on"),
+            ("Stalled", "True", "TooManyErrors", "75 % of the events cannot be taken: the one before goes on"),
             ("Accepted", "True", "Accepted", ""),
             ("WorkersReady", "True", "Running", ""),
             ("Progressing", "False", "TooManyErrors", "75 % of the events cannot be taken: the one before goes on"),

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     condition::find,
     finding::{COUNTED, Finding, accepted, both, summary, workers_unknown},
-    names,
+    lag_history, names,
     pipeline::{plan::Notice, pods, report::held_up},
     problem::{External, Problem},
     rollout::{Command, remember},
@@ -112,7 +112,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let query = seen.admitted.as_ref().ok();
     let promotion = seen.promotion();
     let answered = promotion.as_ref().filter(|_| is_answered(seen, rollout)).map(|p| p.id.clone());
-    let conditions = summary(&findings, changes(rollout), false, &message)
+    let conditions = summary(&findings, changes(rollout), given_up(rollout), &message)
         .into_iter()
         .chain(findings)
         .chain(of_input(seen, &old))
@@ -162,10 +162,12 @@ fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
             (i32::try_from(decision.desired).unwrap_or(i32::MAX), decision.reason.as_str())
         }
     };
+    let lag = decision.numbers.lag.map(shown);
     Some(ScaleStatus {
         arrival_rate: decision.numbers.arrival_rate.map(tenths),
         rate_per_replica: decision.numbers.rate_per_replica.map(tenths),
-        lag_seconds: decision.numbers.lag.map(shown),
+        lag_seconds: lag,
+        lag_history: lag_history::goes_on(seen.old_status().scale.as_ref(), lag, seen.now),
         desired,
         reason: reason.to_owned(),
         ..ScaleStatus::default()
@@ -389,7 +391,13 @@ fn input_sound(facts: &State) -> Finding {
 }
 
 fn changes(rollout: &Rollout) -> bool {
-    rollout.starting.is_some() || rollout.draining || rollout.handover.is_some() || rollout.awaits
+    let moves = rollout.starting.is_some() || rollout.draining || rollout.handover.is_some() || rollout.awaits;
+    moves && given_up(rollout).is_none()
+}
+
+/// Why the version that is asked for does not take over. One that awaits its turn is not the one that was refused.
+fn given_up(rollout: &Rollout) -> Option<&'static str> {
+    (matches!(rollout.handover, Some(Handover::Refused(_))) && !rollout.awaits).then_some(TOO_MANY_ERRORS)
 }
 
 fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
@@ -417,6 +425,7 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
         return f.message.clone();
     }
     match phase {
+        _ if given_up(rollout).is_some() => of("Progressing"),
         Phase::Progressing if rollout.hindrance.is_none() && changes(rollout) => of("Progressing"),
         _ => of("WorkersReady"),
     }

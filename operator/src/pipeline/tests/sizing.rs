@@ -169,3 +169,20 @@ fn a_new_number_of_workers_is_told_at_once_and_numbers_with_the_others() {
     assert_eq!(world.status().scale, Some(told));
     assert_eq!(names::selector("p"), world.status().selector.unwrap());
 }
+
+#[test]
+fn a_lag_that_was_told_stays_in_the_history_which_is_no_news_of_its_own() {
+    let mut world = auto(5);
+    let told = |world: &mut World, lag, seconds| {
+        let numbers = Numbers { lag: Some(lag), ..Numbers::default() };
+        world.scale = Some(Decision { desired: 5, reason: Reason::Load, numbers, sink_limited: false });
+        world.status_age = Some(std::time::Duration::from_secs(seconds));
+        world.step().status.is_some()
+    };
+    assert!(told(&mut world, 1.0, 15));
+    assert!(!told(&mut world, 1.05, 60), "it would be another entry");
+    assert!(!told(&mut world, 3.0, 14));
+    assert!(told(&mut world, 3.0, 15));
+    let history = world.status().scale.unwrap().lag_history;
+    assert_eq!(history.iter().map(|lag| lag.seconds).collect::<Vec<_>>(), [1.0, 3.0]);
+}

@@ -130,6 +130,30 @@ fn another_text_is_another_version_and_both_work_until_the_boundary() {
 }
 
 #[test]
+fn a_text_that_must_not_take_over_stalls_until_it_does_or_is_put_right() {
+    let mut world = World::new(spec());
+    world.converge();
+    let old = world.wanted();
+    world.edit(|s| s.query = SUMS.to_owned());
+    world.begin();
+    let new = world.wanted();
+    world.emits(&old, &new, None, false);
+    world.reads(&new, 10, 990);
+    world.converge();
+    let told = |world: &World| ["Ready", "Stalled", "Reconciling"].map(|type_| world.condition(type_));
+    let refused = [no("TooManyErrors"), yes("TooManyErrors"), no("Settled")];
+    assert_eq!((told(&world), world.status().phase), (refused, Some(Phase::Running)));
+    assert_eq!(world.states(), [old.clone(), new.clone()].into(), "both work, the one before emits");
+    world.emits(&old, &new, Some(7), false);
+    world.converge();
+    assert_eq!(told(&world), [yes("Ready"), no("NotStalled"), yes("RevisionChanging")], "it takes over after all");
+    world.emits(&old, &new, None, false);
+    world.edit(|s| s.query = COUNTS.to_owned());
+    world.converge();
+    assert_eq!(told(&world), [yes("Ready"), no("NotStalled"), no("Settled")], "it is put right");
+}
+
+#[test]
 fn a_change_of_mind_before_the_boundary_ends_only_what_was_new() {
     let mut world = World::new(spec());
     world.converge();

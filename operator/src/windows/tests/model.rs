@@ -124,6 +124,13 @@ impl World {
         }
     }
 
+    /// A version has taken so many events, and so many not, and has read all that there is.
+    pub(super) fn reads(&mut self, version: &str, taken: i64, dead_lettered: i64) {
+        for partition in self.rows.partitions.iter_mut().filter(|p| p.revision == version) {
+            (partition.taken, partition.dead_lettered, partition.read_at) = (taken, dead_lettered, Some(0));
+        }
+    }
+
     /// Who emits up to where.
     pub(super) fn emits(&mut self, old: &str, new: &str, at: Option<i64>, passed: bool) {
         let [old, new] = [old, new].map(str::to_owned);
