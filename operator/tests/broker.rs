@@ -20,6 +20,7 @@ use drover_operator::{
     hub::{Bind, Depths, Emptied, Hub, Hubs, Topology, delete_all, delete_when_empty, sources_empty, unbind},
 };
 use drover_worker::{hub::HubAddress, tls::Material};
+use futures::future::join_all;
 use lapin::{
     BasicProperties, Channel,
     options::{
@@ -411,6 +412,47 @@ async fn a_full_mirror_refuses_no_message_and_is_removed_twice_without_harm() {
     assert_eq!(audited(test.hub.remove_mirror(&mirror, &bindings, &cause())).await, Vec::<String>::new());
     assert_eq!(test.hub.waiting(&[mirror]).await.unwrap(), [0]);
     delete_all(&test.hub, &topology, &cause()).await.unwrap();
+}
+
+#[tokio::test]
+async fn publishers_notice_nothing_of_the_end_of_a_mirror() {
+    let test = Test::new("mirror-end").await;
+    let topology = test.topology(|_| {});
+    test.ensure(&topology).await.unwrap();
+    let bindings = [Binding { exchange: "amq.topic".to_owned(), routing_key: format!("{}.#", test.queue) }];
+    let mirrors: Vec<String> = (0..100).map(|n| format!("{}.mirror-{n}", test.queue)).collect();
+    for mirror in &mirrors {
+        test.hub.mirror(mirror, &bindings, &cause()).await.unwrap();
+    }
+    let over = CancellationToken::new();
+    let publisher = async || {
+        let (hub, to) = (Test::another_operator(), format!("{}.x", test.queue));
+        let (mut sent, mut refused) = (0, 0);
+        while !over.is_cancelled() {
+            // As a device that has not published before: its channel knows no queue yet.
+            let channel = patient::channel(&hub).await;
+            channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            let confirm = channel.basic_publish("amq.topic".into(), to.as_str().into(), options, b"x", properties);
+            refused += u32::from(!confirm.await.unwrap().await.unwrap().is_ack());
+            sent += 1;
+            channel.close(200, "done".into()).await.unwrap();
+        }
+        (sent, refused)
+    };
+    let cause = cause();
+    let ends = async {
+        for some in mirrors.chunks(25) {
+            let ends = some.iter().map(|mirror| test.hub.remove_mirror(mirror, &bindings, &cause));
+            join_all(ends).await.into_iter().for_each(Result::unwrap);
+        }
+        over.cancel();
+    };
+    let (counts, ()) = tokio::join!(join_all((0..8).map(|_| publisher())), ends);
+    let (sent, refused) =
+        counts.into_iter().fold((0, 0), |(s, r): (u32, u32), (sent, refused)| (s + sent, r + refused));
+    assert!(sent > 0 && refused == 0, "{refused} of {sent} messages were refused");
+    delete_all(&test.hub, &topology, &cause).await.unwrap();
 }
 
 #[tokio::test]

@@ -107,6 +107,8 @@ async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<O
     }
     let topology = Topology::of(pipeline).with_suspects(pipeline);
     if pipeline.deletion_policy == DeletionPolicy::Delete {
+        // A publisher whose message is on its way to a queue that goes would be refused it, though others may have it.
+        hub::unbind(&hub, &topology, &cause).await?;
         hub::delete_all(&hub, &topology, &cause).await?;
         return done("deletionPolicy Delete: queues are deleted with what was in them");
     }
