@@ -39,6 +39,8 @@ const BAD: &[(&str, u64, u64, &str)] = &[
     ("SELECT -'a' AS n FROM x", 1, 9, "text"),
     ("SELECT a || b AS n FROM x", 1, 8, "CONCAT"),
     ("SELECT a[0] AS n FROM x", 1, 13, "unexpected AS"),
+    ("SELECT b + AS c FROM x", 1, 12, "unexpected AS (a column of that name is [AS])"),
+    ("SELECT b FROM x WHERE AND = 1", 1, 23, "unexpected AND"),
     ("SELECT b > 2 AS m FROM x", 1, 8, "condition"),
     ("SELECT a FROM x WHERE 1", 1, 23, "condition"),
     ("SELECT a FROM x WHERE a + 1", 1, 23, "condition"),

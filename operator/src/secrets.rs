@@ -42,12 +42,11 @@ impl Secrets {
         now: Instant,
     ) -> Result<Data, Problem> {
         let key = (namespace.to_owned(), name.to_owned());
-        if let Some((at, data)) = self.lock().get(&key)
-            && now.duration_since(*at) < FRESH
-        {
-            return Ok(data.clone());
+        if let Some(data) = self.known(&key, now) {
+            return Ok(data);
         }
         let secret = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await.map_err(|e| {
+            self.lock().remove(&key);
             Problem::new("SecretUnreadable", format!("secret {name} cannot be read: {e}. May the operator get it?"))
         })?;
         let Some(secret) = secret else {
@@ -60,6 +59,17 @@ impl Secrets {
         let data = text(secret);
         self.lock().insert(key, (now, data.clone()));
         Ok(data)
+    }
+
+    /// What was read lately. Whoever is first to find it old reads it anew; others go on with it until that is done.
+    fn known(&self, key: &(String, String), now: Instant) -> Option<Data> {
+        let mut read = self.lock();
+        let (at, data) = read.get_mut(key)?;
+        if now.duration_since(*at) >= FRESH {
+            *at = now;
+            return None;
+        }
+        Some(data.clone())
     }
 
     /// Reads it anew next time: what it holds was refused.
@@ -133,4 +143,21 @@ fn required(secret: &SecretRef, data: &Data, key: &str) -> Result<String, Proble
 
 fn missing(secret: &SecretRef, key: &str) -> Problem {
     Problem::new("SecretKeyMissing", format!("secret {} has no key {}", secret.name, secret.key(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "time enters the test here")]
+    fn one_of_all_who_find_a_secret_old_reads_it_anew() {
+        let (secrets, start) = (Secrets::default(), Instant::now());
+        let key = ("iot".to_owned(), "hub".to_owned());
+        assert_eq!(secrets.known(&key, start), None);
+        let data = Data::from([("uri".to_owned(), "amqp://".to_owned())]);
+        secrets.lock().insert(key.clone(), (start, data.clone()));
+        let asked = [0, 19, 20, 20, 21, 40, 40].map(|s| secrets.known(&key, start + Duration::from_secs(s)).is_some());
+        assert_eq!(asked, [true, true, false, true, true, false, true]);
+    }
 }

@@ -17,6 +17,12 @@ use super::{
     windows,
 };
 
+/// Words of the language that the parser takes for columns where it expects one, and that stand there only by mistake.
+const RESERVED: [&str; 28] = [
+    "AND", "AS", "BETWEEN", "BY", "CASE", "CROSS", "DISTINCT", "ELSE", "END", "FROM", "GROUP", "HAVING", "IN", "INTO",
+    "IS", "JOIN", "LIKE", "NOT", "NULL", "ON", "OR", "ORDER", "OVER", "SELECT", "THEN", "UNION", "WHEN", "WHERE",
+];
+
 /// Where in a SELECT an expression stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -114,6 +120,13 @@ impl Lowering<'_> {
             && ["TRUE", "FALSE"].iter().any(|w| word.value.eq_ignore_ascii_case(w))
         {
             return Err(no_truth(at));
+        }
+        if let Some(word) = parts.first()
+            && word.quote_style.is_none()
+            && RESERVED.iter().any(|w| word.value.eq_ignore_ascii_case(w))
+        {
+            return Err(QueryError::new(Position::of(word.span, at), format!("unexpected {}", word.value))
+                .hint(format!("a column of that name is [{}]", word.value)));
         }
         let resolved = self.scope.resolve(self.fields, parts, at)?;
         if self.place == Place::Group && resolved != Expr::Timestamp {
