@@ -164,7 +164,7 @@ impl Test {
             plan: query.plan.clone(),
             holds_a_window: true,
             inhabited: inhabited.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>(),
-            promoted: false,
+            promoted: None,
             cause: Cause::default(),
         }
     }
@@ -519,7 +519,7 @@ async fn a_new_text_that_takes_no_event_takes_over_only_where_a_person_says_so()
         let seen = test.ensured(&task, "a look", |_, _| true).await;
         assert!(seen.emission.as_ref().is_some_and(|e| e.at.is_none()), "{seen:?}");
     }
-    let promoted = Task { promoted: true, ..task };
+    let promoted = Task { promoted: Some("1".to_owned()), ..task };
     test.ensured(&promoted, "the boundary", |s, _| s.emission.as_ref().is_some_and(|e| e.at.is_some())).await;
     first.end().await;
     second.end().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::{Phase, WindowQuery};
 use drover_e2e::cluster::is_ready;
+use drover_e2e::operator;
 use drover_e2e::pipeline::SEEN;
 use drover_e2e::query::{CLOSED, COUNTS, Published, STARTED, condition, manifest, text, told};
 use drover_e2e::sigkill::sigkill;
@@ -200,6 +201,56 @@ async fn deleted_with_delete_a_query_leaves_results_and_nothing_else() -> Result
         let state = t.store.admin.number("select count(*) from drover.partition").await?;
         ensure!(state == 0, "{state} rows of state are left");
         t.has_windows(CLOSED, &published).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_text_that_takes_no_event_is_refused_until_a_person_promotes_it() -> Result<()> {
+    trial("windows-refused", async |t| {
+        t.query(&manifest(COUNTS)).await?;
+        let changes = Box::pin(async {
+            until(CLOSED, async || {
+                ensure!(!t.windows().await?.is_empty(), "no row of the first text");
+                Ok(())
+            })
+            .await?;
+            // No key is a number.
+            let bad = text("second").replace(" GROUP BY", " WHERE CAST(k AS bigint) > 0 GROUP BY");
+            t.merge::<WindowQuery>(COUNTS, &json!({ "spec": { "query": bad } })).await?;
+            t.query_stands("Stalled", STARTED * 3, "True", Some("TooManyErrors")).await?;
+            t.query_stands("Ready", SEEN, "False", Some("TooManyErrors")).await?;
+            t.query_stands("Reconciling", SEEN, "False", None).await?;
+            let why = t.drover(&["why", "wq/counts"]).await?;
+            ensure!(why.contains("TooManyErrors") && why.contains("kubectl drover promote"), "{why}");
+            let rows = t.windows().await?.len();
+            until(CLOSED, async || {
+                ensure!(t.windows().await?.len() > rows, "no row since the text was refused");
+                Ok(())
+            })
+            .await?;
+            t.drover(&["promote", "wq/counts", "--id", "the-request"]).await?;
+            t.query_stands("Stalled", STARTED, "False", None).await?;
+            until(STARTED * 3, async || {
+                let now = versions(t).await?;
+                ensure!(now.len() == 1, "versions {now:?}");
+                Ok(())
+            })
+            .await?;
+            until(SEEN, async || {
+                let log = operator::log(&t.client, None).await?;
+                let lines = log.lines().filter(|line| line.contains("drover::audit") && line.contains("the-request"));
+                let verbs: Vec<_> = lines.filter(|line| line.contains(&t.namespace)).collect();
+                let is_told = |verb: &str| verbs.iter().any(|line| line.contains(&format!("verb=\"{verb}\"")));
+                ensure!(is_told("apply") && is_told("answer"), "{verbs:#?}");
+                Ok(())
+            })
+            .await
+        });
+        t.publish_events(Duration::from_secs(10), changes).await?;
+        let texts: Vec<String> = t.windows().await?.into_iter().map(|(text, ..)| text).collect();
+        ensure!(!texts.is_empty() && texts.iter().all(|text| text == "first"), "{texts:?}");
+        Ok(())
     })
     .await
 }

@@ -100,7 +100,10 @@ pub(crate) async fn act<K: Object>(ctx: &Context, object: &K, plan: &Plan) -> Re
         delete(ctx, &namespace, doomed, &cause.because(why)).await?;
     }
     for notice in &plan.events {
-        tell(ctx, object, notice).await;
+        let asked = request
+            .as_ref()
+            .map(|ids| Notice { note: format!("{} (as asked by {ids})", notice.note), ..notice.clone() });
+        tell(ctx, object, asked.as_ref().unwrap_or(notice)).await;
     }
     Ok(())
 }

@@ -219,8 +219,9 @@ fn finish(seen: &Snapshot, rollout: &Rollout, mut plan: Plan) -> Plan {
     let mode = seen.admitted.as_ref().map_or(ScalingMode::Off, |q| q.scaling.mode);
     plan.events.extend(notices(&old, &status, mode));
     plan.events.extend(report::losses(seen, &old, &status));
+    plan.answers = status.handled_requests.iter().filter(|id| !old.handled_requests.contains(id)).cloned().collect();
     effects::tell_hub(&mut plan, &seen.made);
-    let calm = is_ready(&status) && rollout.settled();
+    let calm = rollout.is_given_up() || (is_ready(&status) && rollout.settled());
     plan.status = must_write(&old, &status, seen.status_age).then_some(status);
     plan.requeue = if calm { STEADY } else { WAITING };
     plan

@@ -210,7 +210,7 @@ fn task(ctx: &Context, seen: &Snapshot, query: &Query, hub: Arc<Hub>, store: Sto
         plan: query.plan.clone(),
         holds_a_window: holds_a_window(seen, query),
         inhabited: versions.map(str::to_owned).collect::<BTreeSet<_>>(),
-        promoted: seen.promoted(),
+        promoted: seen.promotion().filter(|_| seen.promoted()).map(|p| p.id),
         cause: Cause::of(&*seen.object, "the object needs it and it was missing").noted(&ctx.journal),
     }
 }

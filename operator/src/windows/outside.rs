@@ -55,8 +55,8 @@ pub struct Task {
     pub holds_a_window: bool,
     /// Versions that something in the cluster works on.
     pub inhabited: BTreeSet<String>,
-    /// A person has asked that the version takes over whatever is said of it.
-    pub promoted: bool,
+    /// The request of a person that the version takes over whatever is said of it.
+    pub promoted: Option<String>,
     /// On whose behalf.
     pub cause: Cause,
 }
@@ -115,7 +115,7 @@ impl Outsides {
             cause: _,
         } = &task;
         let what = format!(
-            "{} {streams:?} {store:?} {schema} {cluster:?} {query} {state} {plan:?} {holds_a_window} {inhabited:?} {promoted}",
+            "{} {streams:?} {store:?} {schema} {cluster:?} {query} {state} {plan:?} {holds_a_window} {inhabited:?} {promoted:?}",
             hub.name()
         );
         let (probe, client) = {
@@ -225,6 +225,10 @@ async fn advance(client: &Client, task: &Task, made: &[u16]) -> Result<State, Sc
             Step::Stage(_) | Step::HandOver(_) => (Verb::Apply, wanted.clone()),
             Step::Finish(old) => (Verb::Delete, old.clone()),
         };
+        let cause = match (&step, &task.promoted) {
+            (Step::HandOver(_), Some(id)) => task.cause.because("a person asked by annotation").asked(Some(id)),
+            _ => task.cause.clone(),
+        };
         let done = match step {
             Step::Begin => {
                 let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
@@ -235,7 +239,9 @@ async fn advance(client: &Client, task: &Task, made: &[u16]) -> Result<State, Sc
             Step::Stage(old) => schema::stage(client, schema, query, &old, wanted).await,
             // Without a whole window in the streams the new version has to wait until it has seen one.
             Step::HandOver(_) if !task.holds_a_window => Ok(false),
-            Step::HandOver(old) if !task.promoted && verdict::refusal(&state, &old, wanted).is_some() => Ok(false),
+            Step::HandOver(old) if task.promoted.is_none() && verdict::refusal(&state, &old, wanted).is_some() => {
+                Ok(false)
+            }
             Step::HandOver(old) => schema::hand_over(client, schema, query, &old, wanted)
                 .await
                 .map(|drawn| matches!(drawn, schema::Boundary::At(_))),
@@ -244,7 +250,7 @@ async fn advance(client: &Client, task: &Task, made: &[u16]) -> Result<State, Sc
         if !done? {
             return Ok(state);
         }
-        task.cause.done(verb, "version of the state", &version);
+        cause.done(verb, "version of the state", &version);
     }
     schema::look(client, schema, query).await
 }

@@ -71,6 +71,11 @@ impl Rollout {
     pub(super) fn settled(&self) -> bool {
         self.works && !self.draining && self.handover.is_none() && !self.awaits
     }
+
+    /// True if the version that is asked for must not take over. One that awaits its turn is not the one that was refused.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(self.handover, Some(Handover::Refused(_))) && !self.awaits
+    }
 }
 
 /// How far the version that is asked for has come, while it is not alone.
@@ -112,7 +117,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
     let query = seen.admitted.as_ref().ok();
     let promotion = seen.promotion();
     let answered = promotion.as_ref().filter(|_| is_answered(seen, rollout)).map(|p| p.id.clone());
-    let conditions = summary(&findings, changes(rollout), given_up(rollout), &message)
+    let conditions = summary(&findings, changes(rollout), rollout.is_given_up().then_some(TOO_MANY_ERRORS), &message)
         .into_iter()
         .chain(findings)
         .chain(of_input(seen, &old))
@@ -392,12 +397,7 @@ fn input_sound(facts: &State) -> Finding {
 
 fn changes(rollout: &Rollout) -> bool {
     let moves = rollout.starting.is_some() || rollout.draining || rollout.handover.is_some() || rollout.awaits;
-    moves && given_up(rollout).is_none()
-}
-
-/// Why the version that is asked for does not take over. One that awaits its turn is not the one that was refused.
-fn given_up(rollout: &Rollout) -> Option<&'static str> {
-    (matches!(rollout.handover, Some(Handover::Refused(_))) && !rollout.awaits).then_some(TOO_MANY_ERRORS)
+    moves && !rollout.is_given_up()
 }
 
 fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
@@ -407,7 +407,10 @@ fn phase(seen: &Snapshot, rollout: &Rollout, findings: &[Finding]) -> Phase {
         Phase::Refused
     } else if !is("StoreReady", Some(true)) || !is("HubReady", Some(true)) || is("DeadLetterSafe", Some(false)) {
         if ran { Phase::Holding } else { Phase::Waiting }
-    } else if seen.admitted.as_ref().is_ok_and(|q| q.suspend) && rollout.settled() && is("WorkersReady", Some(true)) {
+    } else if seen.admitted.as_ref().is_ok_and(|q| q.suspend)
+        && (rollout.settled() || rollout.is_given_up())
+        && is("WorkersReady", Some(true))
+    {
         Phase::Suspended
     } else if changes(rollout) || !is("WorkersReady", Some(true)) {
         Phase::Progressing
@@ -425,7 +428,7 @@ fn message(rollout: &Rollout, phase: Phase, findings: &[Finding]) -> String {
         return f.message.clone();
     }
     match phase {
-        _ if given_up(rollout).is_some() => of("Progressing"),
+        _ if rollout.is_given_up() => of("Progressing"),
         Phase::Progressing if rollout.hindrance.is_none() && changes(rollout) => of("Progressing"),
         _ => of("WorkersReady"),
     }

@@ -144,7 +144,15 @@ fn a_text_that_must_not_take_over_stalls_until_it_does_or_is_put_right() {
     let refused = [no("TooManyErrors"), yes("TooManyErrors"), no("Settled")];
     assert_eq!((told(&world), world.status().phase), (refused, Some(Phase::Running)));
     assert_eq!(world.states(), [old.clone(), new.clone()].into(), "both work, the one before emits");
+    world.edit(|s| s.suspend = Some(true));
+    world.converge();
+    assert_eq!(world.status().phase, Some(Phase::Suspended));
+    world.edit(|s| s.suspend = None);
+    world.converge();
+    world.object.metadata.annotations = Some([(Command::Promote.annotation().to_owned(), "1".to_owned())].into());
+    assert!(world.step().answers.is_empty(), "it waits until the version takes over");
     world.emits(&old, &new, Some(7), false);
+    assert_eq!(world.step().answers, ["1"]);
     world.converge();
     assert_eq!(told(&world), [yes("Ready"), no("NotStalled"), yes("RevisionChanging")], "it takes over after all");
     world.emits(&old, &new, None, false);
