@@ -229,7 +229,7 @@ async fn a_text_that_takes_no_event_is_refused_until_a_person_promotes_it() -> R
                 Ok(())
             })
             .await?;
-            t.drover(&["promote", "wq/counts", "--id", "the-request"]).await?;
+            t.kubectl(&["annotate", "windowquery", COUNTS, "drover.dev/promote=the-request"]).await?;
             t.query_stands("Stalled", STARTED, "False", None).await?;
             until(STARTED * 3, async || {
                 let now = versions(t).await?;
