@@ -106,6 +106,12 @@ async fn another_ends_the_rollout(t: &Trial) -> Result<()> {
         sigkill(&operator::namespace(&t.client), &first).await?;
         let died = Instant::now();
         verifying().await.context("it was over before the kill")?;
+        until(TAKEOVER, async || {
+            ensure!(operator::leader(&t.client).await? != first.name_any(), "the dead one has the lease");
+            Ok(())
+        })
+        .await?;
+        eprintln!("ha: another replica leads the rollout {:?} after the death of the first", died.elapsed());
         takes_over(t, &old).await?;
         eprintln!("ha: another replica has ended the rollout {:?} after the death of the first", died.elapsed());
         anyhow::Ok(())
