@@ -1,7 +1,7 @@
 """Code in the documentation, and what it says of other files. Links between pages are tested with the API (crds/tests/docs.rs).
 
 docs.py OUT   parses every block, compares those that quote an example with it, writes the Kubernetes objects of pages and examples to OUT for kubeconform, and checks
-              links to files of this repository, that each alert is in the runbook, and that reasons named elsewhere exist
+              links to files of this repository, that each alert is in the runbook, that reasons named elsewhere exist, and that Argo CD's script knows each
 """
 
 import json
@@ -15,6 +15,13 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[2]
 OWN = "https://github.com/drover-dev/drover/"
+# The conditions by whose reasons docs/examples/argocd/health.lua tells a fault from what is waited for.
+JUDGED = ["HubReady", "StoreReady", "WorkersReady", "DeadLetterSafe"]
+# Reasons that it waits for though the page does not say "wait": another object of the same sync, the operator or a server that comes back may end them.
+WAITED_FOR = {
+    "SecretNotFound", "HostNotFound", "Unreachable", "Timeout", "QueueMissing", "ExchangeMissing", "StreamNotFound", "StreamRefused", "Unroutable",
+    "ManagementUnreachable", "ManagementFailed", "TableNotFound", "TooManyConnections", "ReadOnly", "NotStarted", "TooManyDeadLetters",
+}
 problems = []
 
 
@@ -95,9 +102,29 @@ def told():
         own_link(rule["alert"], rule["annotations"]["runbook_url"])
     conditions = (REPO / "docs/src/conditions.md").read_text()
     health = (REPO / "docs/examples/argocd/health.lua").read_text()
-    for reason in re.findall(r"(\w+) = true", health):
+    faults = set(re.findall(r"(\w+) = true", health))
+    for reason in sorted(faults):
         if f"`{reason}`" not in conditions:
             problems.append(f"docs/examples/argocd/health.lua names {reason}, which is not in docs/src/conditions.md")
+    judged(conditions, faults)
+
+
+def judged(conditions, faults):
+    """Each reason of what is False is either a fault to Argo CD's script or waited for."""
+    waited, seen = set(WAITED_FOR), set()
+    for name in JUDGED:
+        section = re.search(rf"^## {name}:.*?(?=^## )", conditions, re.M | re.S)[0]
+        for reasons, remedy in re.findall(r"^\| (`.*?) \| .*? \| (.*?) ?\|$", section, re.M):
+            # One with a status is True or Unknown, and where there is nothing to do all is well, or another row tells it.
+            if "(status" not in reasons and remedy:
+                seen.update(re.findall(r"`(\w+)`", reasons))
+                waited.update(re.findall(r"`(\w+)`", reasons) if remedy.startswith("wait") else ())
+    for reason in sorted(seen - faults - waited):
+        problems.append(f"docs/src/conditions.md has {reason}: is it a fault of docs/examples/argocd/health.lua, or in WAITED_FOR of e2e/chart/docs.py?")
+    for reason in sorted(faults & waited):
+        problems.append(f"{reason} is a fault in docs/examples/argocd/health.lua, and waited for in e2e/chart/docs.py or docs/src/conditions.md")
+    for reason in sorted(WAITED_FOR - seen):
+        problems.append(f"WAITED_FOR of e2e/chart/docs.py has {reason}, which docs/src/conditions.md does not have there")
 
 
 def main(out):

@@ -6,11 +6,12 @@ local faults = {
   AccessRefused = true, VirtualHostRefused = true, AuthenticationFailed = true, DatabaseNotFound = true,
   CertificateUnknownAuthority = true, CertificateWrongName = true, CertificateExpired = true, TlsFailed = true, TlsRequired = true,
   QueueArgumentsDiffer = true, ExchangeDiffers = true, HubRefuses = true, PermissionMissing = true,
-  PluginMissing = true,
+  PluginMissing = true, ManagementRefused = true, SecretNotWritten = true, SecretTaken = true, NoRandomness = true,
   ColumnNotFound = true, NoUniqueIndex = true, PrivilegeMissing = true, ColumnTypeUnfit = true, TableUnfit = true,
   SinkElsewhere = true, OtherCluster = true, SchemaTooNew = true, PartitionsShrunk = true,
-  InsufficientResources = true, SinkRefuses = true, DeadLetterRefused = true,
-  ImagePullFailed = true, ContainerNotStarted = true, CrashLooping = true,
+  InsufficientResources = true, Refused = true, SinkRefuses = true,
+  DeadLetterRefused = true, DeadLettersFull = true, NameTooLong = true,
+  ImagePullFailed = true, ContainerNotStarted = true, HandlerFails = true, CrashLooping = true,
   Unschedulable = true, QuotaExceeded = true, PodsRefused = true,
 }
 
