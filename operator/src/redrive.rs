@@ -152,7 +152,7 @@ pub(crate) fn start<K: Object>(ctx: &Context, object: &K, order: Order) {
     let labels = ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
     let begun = Progress { id: order.id.clone(), redriven: order.before, ..Progress::default() };
     let progress = Arc::new(Mutex::new(begun));
-    let span = tracing::info_span!("redrive", namespace = labels.namespace, name = labels.name, request = order.id);
+    let span = tracing::info_span!("redrive", namespace = labels.namespace, object = labels.name, request = order.id);
     let cause = cause(object, &order);
     told(&cause, &order, None, Outcome::Begun);
     let work = {

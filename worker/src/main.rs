@@ -66,7 +66,17 @@ fn start(work: impl FnOnce(fn(&str) -> Option<String>) -> Result<Work, SettingsE
     let work = work(lookup)?;
     // Nothing else may choose the cryptography.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Each line says whose it is, whichever task writes it.
+    let [namespace, object, revision] = ["DROVER_NAMESPACE", "DROVER_NAME", "DROVER_REVISION"].map(lookup);
+    // A field "name" would be the span's own in JSON.
+    let whose = tracing::error_span!("worker", namespace, object, revision);
+    let _here = whose.enter();
+    let there = whose.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .on_thread_start(move || std::mem::forget(there.clone().entered()))
+        .enable_all()
+        .build()?;
     let code = runtime.block_on(run(work))?;
     runtime.shutdown_background();
     Ok(code)

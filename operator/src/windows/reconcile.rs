@@ -16,7 +16,7 @@ use crate::{
 
 impl Kind for WindowQuery {
     fn span(&self) -> Span {
-        tracing::info_span!("query", namespace = self.namespace(), name = self.name_any())
+        tracing::info_span!("query", namespace = self.namespace(), object = self.name_any())
     }
 
     fn is_retained(&self) -> bool {

@@ -89,6 +89,26 @@ async fn asked_to_end_midway_it_loses_nothing_and_ends_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_line_of_its_log_says_whose_it_is() {
+    let lane = Lane::new("process-log").await;
+    lane.table(COLUMNS).await;
+    let mut command = command(&lane);
+    command.env(settings::LOG_FORMAT, "json").env("DROVER_NAMESPACE", "iot").env("DROVER_NAME", "telemetry");
+    let worker = Worker(Some(command.env("DROVER_REVISION", "5f2a91c0").spawn().unwrap()));
+    lane.publish_numbered(0..10).await;
+    lane.await_rows(10).await;
+    let ended = worker.terminate().await;
+    let lines = String::from_utf8(ended.stdout).unwrap();
+    assert!(lines.lines().count() > 1, "{lines}");
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let told = ["name", "namespace", "object", "revision"].map(|field| line["spans"][0][field].clone());
+        assert_eq!(told, ["worker", "iot", "telemetry", "5f2a91c0"], "{line}");
+    }
+    lane.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn told_nonsense_it_says_which_variable_is_wrong() {
     let lane = Lane::new("process-nonsense").await;
     for (variable, value) in [(settings::SINK, "{}"), (settings::HUB_URI, ""), (settings::LOG_FORMAT, "xml")] {
