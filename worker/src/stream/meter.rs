@@ -51,6 +51,7 @@ pub(crate) struct Meter {
     closings: Counter,
     body: AtomicU64,
     holding: Mutex<BTreeMap<String, Holding>>,
+    holds: Gauge,
     last: Mutex<QueryStatus>,
     started_seconds: u64,
 }
@@ -66,6 +67,7 @@ impl Default for Meter {
             closings: Counter::default(),
             body: AtomicU64::default(),
             holding: Mutex::default(),
+            holds: Gauge::default(),
             last: Mutex::default(),
             started_seconds: clock::today().as_second().cast_unsigned(),
         }
@@ -145,7 +147,9 @@ impl Meter {
 
     /// The text of `/metrics`. What is told of partitions is the query's, from whichever worker it is read.
     pub(crate) fn text(&self, revision: &str) -> String {
-        let partitions = Partitions::of(&self.status(revision).partitions);
+        let status = self.status(revision);
+        let partitions = Partitions::of(&status.partitions);
+        self.holds.set(i64::from(!status.holding.is_empty()));
         let mut registry = Registry::with_prefix("drover_query");
         registry.register("messages", "Messages whose batch is committed", self.messages.clone());
         registry.register("batches", "Batches committed", self.batches.clone());
@@ -159,6 +163,7 @@ impl Meter {
             partitions.lag.clone(),
         );
         registry.register("lost_messages", "Messages that were gone before they were read", partitions.lost.clone());
+        registry.register("holding", "1 while something waits for the hub or the store", self.holds.clone());
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &registry);
@@ -210,8 +215,10 @@ mod tests {
         meter.hold("close", "TableNotFound", "one");
         meter.hold("close", "TableNotFound", "two");
         assert_eq!(meter.status("r").holding[0].message, "two");
+        assert!(meter.text("r").contains("\ndrover_query_holding 1\n"));
         meter.go_on("close");
         assert!(meter.status("r").holding.is_empty());
+        assert!(meter.text("r").contains("\ndrover_query_holding 0\n"));
     }
 
     #[test]
