@@ -98,12 +98,12 @@ async fn each_line_of_its_log_says_whose_it_is() {
     lane.publish_numbered(0..10).await;
     lane.await_rows(10).await;
     let ended = worker.terminate().await;
-    let lines = String::from_utf8(ended.stdout).unwrap();
-    assert!(lines.lines().count() > 1, "{lines}");
-    for line in lines.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        let told = ["name", "namespace", "object", "revision"].map(|field| line["spans"][0][field].clone());
-        assert_eq!(told, ["worker", "iot", "telemetry", "5f2a91c0"], "{line}");
+    let log = String::from_utf8(ended.stdout).unwrap();
+    assert!(log.lines().count() > 1, "{log}");
+    for entry in log.lines() {
+        let entry: serde_json::Value = serde_json::from_str(entry).unwrap();
+        let told = ["name", "namespace", "object", "revision"].map(|field| entry["spans"][0][field].clone());
+        assert_eq!(told, ["worker", "iot", "telemetry", "5f2a91c0"], "{entry}");
     }
     lane.close().await;
 }
