@@ -117,9 +117,13 @@ metric_names() {
 
 shell_scripts() { git ls-files -z '*.sh' | xargs -0 shellcheck --external-sources; }
 
-package() {
-    helm package charts/drover --destination "$scratch" > /dev/null
-    helm template drover "$scratch"/drover-*.tgz --set image.registry=registry.example > /dev/null
+# What a release has of the chart; no file in it has the time of its packaging.
+dist() {
+    SOURCE_DATE_EPOCH=86400 DROVER_DIST=$scratch/dist "$REPO/e2e/dist.sh" chart
+    [ "$(tar --utc -tvzf "$scratch"/dist/drover-[0-9]*.tgz | awk '{ print $4 }' | sort -u)" = 1970-01-02 ]
+    (cd "$scratch/dist" && sha256sum --check SHA256SUMS)
+    helm template drover "$scratch"/dist/drover-[0-9]*.tgz --set image.registry=registry.example > "$scratch/packaged.yaml"
+    conform "$scratch/packaged.yaml" "$scratch"/dist/drover-crds-*.yaml
 }
 
 need_packages promtool=prometheus prometheus=prometheus lua5.1=lua5.1 shellcheck=shellcheck
@@ -135,7 +139,7 @@ fi
 step "render every values example" render
 check "chart: kubeconform, strict" chart_conforms
 check "chart: checkov" security
-check "chart: a package renders" package
+check "chart: dist, checksums, the package renders" dist
 check "alerts: promtool" alerts
 check "metrics: names are those of the sources" metric_names
 check "dashboard: Prometheus answers" python3 e2e/chart/metrics.py answers charts/drover/files/dashboard.json
