@@ -5,11 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use drover_crds::api::{IngestPipeline, WindowQuery};
 use drover_e2e::operator::{self, NAMESPACE, RELEASE};
-use drover_e2e::pipeline::{NAME, SEEN, discarding};
+use drover_e2e::pipeline::{NAME, READY, SEEN, discarding};
 use drover_e2e::shell::{self, Ended};
 use drover_e2e::surroundings::variable;
 use drover_e2e::trial::{Trial, lone_trial, trial};
 use drover_e2e::until;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams};
@@ -155,11 +156,19 @@ async fn apply(manifest: &str) -> Result<()> {
     Ok(())
 }
 
-/// Uninstalls the owner's release, and waits for its pods' end.
+/// Uninstalls the owner's release, once its pods have ended: the cluster's garbage collector, which ends them else, is long at a loss where
+/// custom resources have come and gone.
 async fn disowned(t: &Trial) -> Result<()> {
-    let words = ["uninstall", OWNED, "--namespace", &t.namespace, "--ignore-not-found", "--wait"];
-    let more = ["--cascade", "foreground", "--timeout", "1m", "--kube-as-user", OWNER];
-    shell::run("helm", &[&words[..], &more].concat()).await.map(drop)
+    // There may be none.
+    t.attempt_kubectl(&["scale", "deployment", "--all", "--replicas=0"]).await?;
+    until::until(READY, async || {
+        let left = t.list::<Pod>("").await?.len();
+        ensure!(left == 0, "{left} pods are left");
+        Ok(())
+    })
+    .await?;
+    let words = ["uninstall", OWNED, "--namespace", &t.namespace, "--ignore-not-found", "--kube-as-user", OWNER];
+    shell::run("helm", &words).await.map(drop)
 }
 
 /// First refused, for nobody grants what they do not have; then with the role of the chart's README.
