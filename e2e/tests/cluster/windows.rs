@@ -100,6 +100,16 @@ async fn versions(t: &Trial) -> Result<Vec<String>> {
     Ok(all)
 }
 
+/// Waits until there are more rows than so many.
+async fn more_rows(t: &Trial, than: usize) -> Result<()> {
+    until(CLOSED, async || {
+        let rows = t.windows().await?.len();
+        ensure!(rows > than, "{rows} rows, no more than {than}");
+        Ok(())
+    })
+    .await
+}
+
 /// Changes the text and waits until the new one is alone.
 async fn retold(t: &Trial, marker: &str) -> Result<()> {
     let before = versions(t).await?;
@@ -118,11 +128,7 @@ async fn a_new_text_takes_over_at_a_boundary_and_so_does_the_old_one_again() -> 
     trial("windows-text", async |t| {
         t.query(&manifest(COUNTS)).await?;
         let changes = Box::pin(async {
-            until(CLOSED, async || {
-                ensure!(!t.windows().await?.is_empty(), "no row of the first text");
-                Ok(())
-            })
-            .await?;
+            more_rows(t, 0).await?;
             retold(t, "second").await?;
             retold(t, "first").await
         });
@@ -210,11 +216,7 @@ async fn a_text_that_takes_no_event_is_refused_until_a_person_promotes_it() -> R
     trial("windows-refused", async |t| {
         t.query(&manifest(COUNTS)).await?;
         let changes = Box::pin(async {
-            until(CLOSED, async || {
-                ensure!(!t.windows().await?.is_empty(), "no row of the first text");
-                Ok(())
-            })
-            .await?;
+            more_rows(t, 0).await?;
             // No key is a number.
             let bad = text("second").replace(" GROUP BY", " WHERE CAST(k AS bigint) > 0 GROUP BY");
             t.merge::<WindowQuery>(COUNTS, &json!({ "spec": { "query": bad } })).await?;
@@ -223,12 +225,7 @@ async fn a_text_that_takes_no_event_is_refused_until_a_person_promotes_it() -> R
             t.query_stands("Reconciling", SEEN, "False", None).await?;
             let why = t.drover(&["why", "wq/counts"]).await?;
             ensure!(why.contains("TooManyErrors") && why.contains("kubectl drover promote"), "{why}");
-            let rows = t.windows().await?.len();
-            until(CLOSED, async || {
-                ensure!(t.windows().await?.len() > rows, "no row since the text was refused");
-                Ok(())
-            })
-            .await?;
+            more_rows(t, t.windows().await?.len()).await?;
             t.kubectl(&["annotate", "windowquery", COUNTS, "drover.dev/promote=the-request"]).await?;
             t.query_stands("Stalled", STARTED, "False", None).await?;
             until(STARTED * 3, async || {

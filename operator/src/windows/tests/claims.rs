@@ -7,7 +7,6 @@ use super::model::{COUNTS, SUMS, World, spec};
 use crate::{
     pipeline::plan::Doomed,
     problem::{External, Problem},
-    rollout::Command,
 };
 
 fn yes(reason: &str) -> (String, String) {
@@ -131,12 +130,7 @@ fn another_text_is_another_version_and_both_work_until_the_boundary() {
 
 #[test]
 fn a_text_that_must_not_take_over_stalls_until_it_does_or_is_put_right() {
-    let mut world = World::new(spec());
-    world.converge();
-    let old = world.wanted();
-    world.edit(|s| s.query = SUMS.to_owned());
-    world.begin();
-    let new = world.wanted();
+    let (mut world, old, new) = World::with_another_text();
     world.emits(&old, &new, None, false);
     world.reads(&new, 10, 990);
     world.converge();
@@ -149,7 +143,7 @@ fn a_text_that_must_not_take_over_stalls_until_it_does_or_is_put_right() {
     assert_eq!(world.status().phase, Some(Phase::Suspended));
     world.edit(|s| s.suspend = None);
     world.converge();
-    world.object.metadata.annotations = Some([(Command::Promote.annotation().to_owned(), "1".to_owned())].into());
+    world.promote("1");
     assert!(world.step().answers.is_empty(), "it waits until the version takes over");
     world.emits(&old, &new, Some(7), false);
     assert_eq!(world.step().answers, ["1"]);
@@ -163,12 +157,7 @@ fn a_text_that_must_not_take_over_stalls_until_it_does_or_is_put_right() {
 
 #[test]
 fn a_change_of_mind_before_the_boundary_ends_only_what_was_new() {
-    let mut world = World::new(spec());
-    world.converge();
-    let old = world.wanted();
-    world.edit(|s| s.query = SUMS.to_owned());
-    world.begin();
-    let new = world.wanted();
+    let (mut world, old, new) = World::with_another_text();
     world.emits(&old, &new, None, false);
     world.converge();
     world.edit(|s| s.query = COUNTS.to_owned());
@@ -179,14 +168,9 @@ fn a_change_of_mind_before_the_boundary_ends_only_what_was_new() {
 
 #[test]
 fn a_request_to_promote_is_for_the_text_that_it_was_made_for() {
-    let mut world = World::new(spec());
-    world.converge();
-    let old = world.wanted();
-    world.edit(|s| s.query = SUMS.to_owned());
-    world.begin();
-    let second = world.wanted();
+    let (mut world, old, second) = World::with_another_text();
     world.emits(&old, &second, None, false);
-    world.object.metadata.annotations = Some([(Command::Promote.annotation().to_owned(), "1".to_owned())].into());
+    world.promote("1");
     world.converge();
     assert!(world.snapshot().promoted());
     let waits = world.status().promotion.expect("it waits");
@@ -197,18 +181,13 @@ fn a_request_to_promote_is_for_the_text_that_it_was_made_for() {
     assert!(!world.snapshot().promoted());
     assert_eq!((world.status().promotion, world.status().handled_requests), (None, vec!["1".to_owned()]));
     assert!(world.step().events.iter().all(|e| e.reason != "PromotionLapsed"), "told once");
-    world.object.metadata.annotations = Some([(Command::Promote.annotation().to_owned(), "2".to_owned())].into());
+    world.promote("2");
     assert!(world.snapshot().promoted(), "asked anew");
 }
 
 #[test]
 fn while_the_store_is_not_seen_no_version_ends() {
-    let mut world = World::new(spec());
-    world.converge();
-    let old = world.wanted();
-    world.edit(|s| s.query = SUMS.to_owned());
-    world.begin();
-    let new = world.wanted();
+    let (mut world, old, new) = World::with_another_text();
     world.emits(&old, &new, Some(7), true);
     world.step();
     world.settle();

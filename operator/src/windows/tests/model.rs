@@ -32,6 +32,7 @@ use crate::{
         snapshot::{Install, Owned, Secrets},
     },
     problem::{External, Problem},
+    rollout::Command,
     scaling::Numbers,
 };
 
@@ -95,6 +96,22 @@ impl World {
         };
         world.begin();
         world
+    }
+
+    /// One that works, of which another text is asked for that has its rows; the versions before and after.
+    pub(super) fn with_another_text() -> (Self, String, String) {
+        let mut world = Self::new(spec());
+        world.converge();
+        let old = world.wanted();
+        world.edit(|s| s.query = SUMS.to_owned());
+        world.begin();
+        let new = world.wanted();
+        (world, old, new)
+    }
+
+    /// A person asks by annotation that the new version takes over.
+    pub(super) fn promote(&mut self, id: &str) {
+        self.object.metadata.annotations = Some([(Command::Promote.annotation().to_owned(), id.to_owned())].into());
     }
 
     /// The version that the spec asks for.
