@@ -7,7 +7,7 @@ use k8s_openapi::{
 };
 
 /// So far back it goes.
-pub(crate) const SPAN: SignedDuration = SignedDuration::from_mins(10);
+const SPAN: SignedDuration = SignedDuration::from_mins(10);
 
 /// The history that is told with a lag, after the one that was told last. It has a lag once for as long as it stays.
 pub(crate) fn goes_on(old: Option<&ScaleStatus>, lag: Option<f64>, now: Timestamp) -> Vec<LagAt> {

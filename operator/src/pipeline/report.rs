@@ -125,7 +125,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         rollout: rollout.state.clone().or_else(|| old.rollout.clone()),
         promotion: None,
         handled_requests: rollout.answers.clone().unwrap_or_else(|| old.handled_requests.clone()),
-        scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
+        scale: scale(seen, &old).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
             External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
             _ => old.dead_letters,
@@ -164,7 +164,7 @@ fn sink_limited(decision: &Decision) -> Finding {
 }
 
 /// What `status.scale` tells of a decision, or of why there is none to act on.
-fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
+fn scale(seen: &Snapshot, old: &Status) -> Option<ScaleStatus> {
     let (decision, pipeline) = (seen.scale.as_ref()?, seen.admitted.as_ref().ok()?);
     let numbers = &decision.numbers;
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -181,7 +181,7 @@ fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
         arrival_rate: numbers.arrival_rate.map(tenths),
         rate_per_replica: numbers.rate_per_replica.map(tenths),
         lag_seconds: lag,
-        lag_history: lag_history::goes_on(seen.old_status().scale.as_ref(), lag, seen.now),
+        lag_history: lag_history::goes_on(old.scale.as_ref(), lag, seen.now),
         desired,
         reason: reason.to_owned(),
     })

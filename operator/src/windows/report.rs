@@ -136,7 +136,7 @@ pub(super) fn status(seen: &Snapshot, rollout: &Rollout) -> Status {
         rollout: old.rollout.clone(),
         handled_requests: remember(&old.handled_requests, answered.as_slice(), answered.as_slice()),
         promotion: promotion.filter(|_| answered.is_none()),
-        scale: scale(seen).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
+        scale: scale(seen, &old).or_else(|| old.scale.clone().filter(|_| seen.admitted.is_ok())),
         dead_letters: match seen.hub {
             External::Fine(HubFacts { dead, .. }) => Some(i64::from(dead)),
             _ => old.dead_letters,
@@ -158,7 +158,7 @@ fn is_answered(seen: &Snapshot, rollout: &Rollout) -> bool {
 }
 
 /// What `status.scale` tells of a decision, or of why there is none to act on.
-fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
+fn scale(seen: &Snapshot, old: &Status) -> Option<ScaleStatus> {
     let (decision, query) = (seen.scale.as_ref()?, seen.admitted.as_ref().ok()?);
     let (desired, reason) = match query.scaling.mode {
         _ if query.suspend => (0, "Suspended"),
@@ -172,7 +172,7 @@ fn scale(seen: &Snapshot) -> Option<ScaleStatus> {
         arrival_rate: decision.numbers.arrival_rate.map(tenths),
         rate_per_replica: decision.numbers.rate_per_replica.map(tenths),
         lag_seconds: lag,
-        lag_history: lag_history::goes_on(seen.old_status().scale.as_ref(), lag, seen.now),
+        lag_history: lag_history::goes_on(old.scale.as_ref(), lag, seen.now),
         desired,
         reason: reason.to_owned(),
         ..ScaleStatus::default()
