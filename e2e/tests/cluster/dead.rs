@@ -90,6 +90,15 @@ async fn an_annotation_sends_dead_letters_back_once() -> Result<()> {
         ensure!(answered(t, "two", READY).await?.redriven == 1, "the next request is another");
         let events = t.kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"]).await?;
         ensure!(events.contains("Redriven"), "no event: {events}");
+        until(READY, async || {
+            ensure!(t.dead_letters().await?.len() == 1, "it is not back yet");
+            Ok(())
+        })
+        .await?;
+        t.drover(&["dead", "purge", NAME, "--yes"]).await?;
+        let notes = r#"jsonpath={.items[?(@.reason=="Purged")].message}"#;
+        let told = t.kubectl(&["get", "events", "-o", notes]).await?;
+        ensure!(told.starts_with("1 deleted") && told.contains("by admin"), "what a person did is not told: {told:?}");
         Ok(())
     })
     .await

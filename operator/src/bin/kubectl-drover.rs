@@ -1,6 +1,9 @@
 //! `kubectl drover`: the plugin's command line.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use drover_operator::plugin::{self, Cli};
@@ -9,7 +12,8 @@ fn main() -> ExitCode {
     match plugin::main(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }

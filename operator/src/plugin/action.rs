@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     args::{Cluster, Request},
     cluster::{Access, Target},
-    seen,
+    reader, reading,
     table::plain,
 };
 use crate::{condition::find, context};
@@ -25,26 +25,33 @@ pub(super) async fn request(cluster: &Cluster, action: &str, request: Request) -
         bail!("{action} is for an IngestPipeline: what a WindowQuery does is put right by its text, or by promote");
     }
     let access = Access::new(cluster).await?;
-    let objects = access.objects(&target);
     let id = format!("{action}-{}", context::now().0.as_microsecond());
     let annotation = json!({ "metadata": { "annotations": { format!("drover.dev/{action}"): id } } });
+    let objects = access.objects(&target);
     let patched = objects.patch(&target.name, &PatchParams::default(), &Patch::Merge(annotation)).await;
-    patched.with_context(|| format!("{} in namespace {}", target.shown(), access.namespace))?;
-    println!("{} {action} requested ({id})", target.shown());
+    patched.with_context(|| access.shown(&target))?;
+    reader::print(&format!("{} {action} requested ({id})\n", target.shown()))?;
     if request.no_wait {
         return Ok(());
     }
-    let until = Instant::now() + Duration::from_secs(request.timeout);
+    let answer = answered(&access, &target, &id, Duration::from_secs(request.timeout)).await?;
+    reader::print(&format!("{} {answer}\n", target.shown())).map(drop)
+}
+
+/// Waits for the operator's answer.
+async fn answered(access: &Access, target: &Target, id: &str, patience: Duration) -> Result<String> {
+    let until = Instant::now() + patience;
     let mut status = Status::default();
     while Instant::now() < until {
-        status = seen::status(&objects.get(&target.name).await?)?;
-        if let Some(answer) = answer(&status, &id) {
-            println!("{} {answer}", target.shown());
-            return Ok(());
+        let object = access.object(target).await;
+        let object = object.context("the request is made and stands, but it cannot be watched (--no-wait does not)")?;
+        status = reading::status(&object).0;
+        if let Some(answer) = answer(&status, id) {
+            return Ok(answer);
         }
         sleep(PAUSE).await;
     }
-    bail!("{} within {} s; the request stands", unanswered(&status, &id), request.timeout)
+    bail!("{} within {} s; the request stands", unanswered(&status, id), patience.as_secs())
 }
 
 /// A version of a query that has caught up and is refused can be promoted; it is neither given up nor tried again.
@@ -73,10 +80,10 @@ pub(super) async fn suspend(cluster: &Cluster, object: &str, suspend: bool) -> R
     let access = Access::new(cluster).await?;
     let patch = Patch::Merge(json!({ "spec": { "suspend": suspend } }));
     let patched = access.objects(&target).patch(&target.name, &PatchParams::default(), &patch).await;
-    let patched = patched.with_context(|| format!("{} in namespace {}", target.shown(), access.namespace))?;
-    println!("{} {}", target.shown(), if suspend { "suspended" } else { "resumed" });
+    let patched = patched.with_context(|| access.shown(&target))?;
+    reader::print(&format!("{} {}\n", target.shown(), if suspend { "suspended" } else { "resumed" }))?;
     if let Some(owner) = synced_by(&patched) {
-        eprintln!("note: {owner} applies this object and may set spec.suspend back; write it there too");
+        reader::note(&format!("note: {owner} applies this object and may set spec.suspend back; write it there too"));
     }
     Ok(())
 }
@@ -98,6 +105,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::plugin::{command::Scope, fault};
 
     fn object(value: Value) -> DynamicObject {
         serde_json::from_value(value).unwrap()
@@ -136,6 +144,34 @@ mod tests {
         let waits = status(json!({ "promotion": { "id": "a", "version": "5f3a" } }));
         assert_eq!(answer(&waits, "a"), None);
         assert!(unanswered(&waits, "a").contains("caught up") && unanswered(&waits, "b").contains("not answered"));
+    }
+
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    async fn answered_by(access: Access) -> Result<String> {
+        answered(&access, &Target::parse("t").unwrap(), "id", PATIENCE).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_ask_and_not_look_is_told_that_the_request_stands() {
+        let refused = json!({
+            "kind": "Status", "code": 403, "reason": "Forbidden", "message": "you cannot get it", "details": { "name": "t" },
+        });
+        let error = answered_by(Access::answering(move |_| (403, refused.clone()))).await.unwrap_err();
+        let told = fault::text(&error, &Scope::default());
+        assert!(told.starts_with("the request is made and stands, but it cannot be watched"), "{told}");
+        assert!(told.ends_with("ingestpipeline.drover.dev/t in namespace n: you cannot get it"), "{told}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_heard_from_an_operator_of_another_version_and_its_silence_has_an_end() {
+        let with = |handled: &str| {
+            let status = json!({ "phase": "Pondering", "handledRequests": [handled], "message": "x" });
+            let object = json!({ "apiVersion": "drover.dev/v1alpha1", "kind": "IngestPipeline", "status": status });
+            Access::answering(move |_| (200, object.clone()))
+        };
+        assert_eq!(answered_by(with("id")).await.unwrap(), "answered");
+        assert!(answered_by(with("other")).await.unwrap_err().to_string().contains("within 60 s; the request stands"));
     }
 
     #[test]

@@ -9,7 +9,19 @@ const COMMON: &str = "HubReady";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Advice {
     pub(super) means: String,
-    pub(super) remedy: Option<String>,
+    /// What is code in it is between backticks.
+    remedy: Option<String>,
+}
+
+impl Advice {
+    /// What to do, each command of kubectl as it is to be written for the object.
+    pub(super) fn remedy(&self, command: impl Fn(&str) -> String) -> Option<String> {
+        let whole = |(n, part): (usize, &str)| {
+            // Every second part was between backticks.
+            if n % 2 == 1 && part.starts_with("kubectl ") { command(part) } else { part.to_owned() }
+        };
+        Some(self.remedy.as_ref()?.split('`').enumerate().map(whole).collect())
+    }
 }
 
 /// The advice for a reason of a condition: its own, else that for the hub, else whatever the page has under that name.
@@ -38,13 +50,18 @@ fn row(mut lines: impl Iterator<Item = &'static str>, reason: &str) -> Option<Ad
         let names = cells.next()?;
         names.split('`').any(|name| name == reason).then_some(())?;
         let means = plain(cells.next()?);
-        let remedy = cells.next().map(plain).filter(|text| !text.is_empty());
+        let remedy = cells.next().map(unlinked).filter(|text| !text.is_empty());
         Some(Advice { means, remedy })
     })
 }
 
-/// Without the marks of Markdown: of a link the text.
+/// Without the marks of Markdown.
 fn plain(text: &str) -> String {
+    unlinked(text).replace('`', "")
+}
+
+/// Of a link the text.
+fn unlinked(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
     while let Some((before, link)) = rest.split_once('[') {
@@ -55,7 +72,7 @@ fn plain(text: &str) -> String {
         rest = after;
     }
     plain.push_str(rest);
-    plain.replace('`', "").trim().to_owned()
+    plain.trim().to_owned()
 }
 
 #[cfg(test)]
@@ -75,7 +92,7 @@ mod tests {
     fn a_row_that_points_to_the_hub_is_followed() {
         let advice = advice("StoreReady", "CertificateExpired").unwrap();
         assert_eq!((advice.means.as_str(), advice.remedy.as_deref()), ("it is no longer valid", Some("renew it")));
-        assert!(super::advice("StoreReady", "InvalidUri").unwrap().remedy.unwrap().starts_with("postgres://"));
+        assert!(super::advice("StoreReady", "InvalidUri").unwrap().remedy.unwrap().starts_with("`postgres://"));
     }
 
     #[test]
@@ -84,6 +101,25 @@ mod tests {
             plain("run the `GRANT`; [what is needed](a.md#b) first [x"),
             "run the GRANT; what is needed first [x"
         );
+    }
+
+    #[test]
+    fn commands_are_told_as_they_are_written_for_the_object_and_without_marks() {
+        let told = advice("Progressing", "AwaitingPromotion").unwrap().remedy(|command| format!("{command}!"));
+        assert_eq!(told.as_deref(), Some("kubectl drover promote NAME!, or kubectl drover abort NAME!"));
+        let told = advice("HubReady", "InvalidUri").unwrap().remedy(str::to_owned).unwrap();
+        assert!(told.starts_with("amqp[s]://") && !told.contains('`'), "{told}");
+    }
+
+    #[test]
+    fn every_command_of_kubectl_in_an_advice_can_be_completed() {
+        let cells = PAGE.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.split(" | ").nth(2));
+        let commands: Vec<&str> =
+            cells.flat_map(|cell| cell.split('`')).filter(|s| s.starts_with("kubectl ")).collect();
+        assert!(commands.len() > 3, "the page is read in vain: {commands:?}");
+        let known = |command: &&&str| command.contains("NAME") || command.starts_with("kubectl logs");
+        let unknown: Vec<_> = commands.iter().filter(|command| !known(command)).collect();
+        assert!(unknown.is_empty(), "nobody knows of which object: {unknown:?}");
     }
 
     /// Conditions that are False where something is wrong.

@@ -2,29 +2,32 @@
 
 use anyhow::{Context as _, Result, bail};
 use drover_crds::{
-    api::{IngestPipeline, SecretRef, WindowQuery},
+    api::{IngestPipelineSpec, SecretRef, WindowQuerySpec},
     resolved::Pipeline,
     resolved_query::Query,
 };
 use drover_worker::{hub::HubAddress, tls::Material};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, Resource,
     api::DynamicObject,
     config::{KubeConfigOptions, Kubeconfig},
-    core::{ApiResource, GroupVersionKind},
+    core::{ApiResource, GroupVersionKind, NamespaceResourceScope},
 };
+use serde::de::DeserializeOwned;
 
 use super::{
     args::{Cluster, Queue},
+    command::Scope,
     dead::{DeadLetters, Destination},
+    told::Owner,
 };
 use crate::secrets;
 
-/// A client, and the namespace that is meant.
+/// A client, and where it was told to go.
 pub(super) struct Access {
     pub(super) client: Client,
-    pub(super) namespace: String,
+    pub(super) scope: Scope,
 }
 
 /// An object of one of the two kinds.
@@ -48,12 +51,20 @@ impl Target {
         if name.is_empty() {
             bail!("{text:?} has no name");
         }
+        if name.contains('/') {
+            bail!("{text:?} is neither NAME nor ipl/NAME nor wq/NAME");
+        }
         Ok(Self { kind, plural, name: name.to_owned() })
     }
 
     /// As kubectl writes it.
     pub(super) fn shown(&self) -> String {
         format!("{}.drover.dev/{}", self.kind.to_ascii_lowercase(), self.name)
+    }
+
+    fn resource(&self) -> ApiResource {
+        let kind = GroupVersionKind::gvk("drover.dev", "v1alpha1", self.kind);
+        ApiResource::from_gvk_with_plural(&kind, self.plural)
     }
 }
 
@@ -66,48 +77,86 @@ impl Access {
             None => Config::infer().await?,
         };
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: Client::try_from(config)?, namespace })
+        Ok(Self { client: Client::try_from(config)?, scope: Scope::new(args, namespace) })
+    }
+
+    /// All objects of a kind in the namespace.
+    pub(super) fn all<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.scope.namespace)
     }
 
     /// All objects of the target's kind, whatever their schema.
     pub(super) fn objects(&self, target: &Target) -> Api<DynamicObject> {
-        let kind = GroupVersionKind::gvk("drover.dev", "v1alpha1", target.kind);
-        let resource = ApiResource::from_gvk_with_plural(&kind, target.plural);
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+        Api::namespaced_with(self.client.clone(), &self.scope.namespace, &target.resource())
     }
 
-    /// Secret of the hub, dead-letter queue and way back of an object. A query has none: its streams are read in order.
-    async fn dead_letters(&self, target: &Target) -> Result<(SecretRef, String, Option<Destination>)> {
-        let (client, namespace) = (self.client.clone(), &self.namespace);
-        let missing = || format!("{} in namespace {namespace}", target.shown());
+    /// The object, whatever its schema.
+    pub(super) async fn object(&self, target: &Target) -> Result<DynamicObject> {
+        self.objects(target).get(&target.name).await.with_context(|| self.shown(target))
+    }
+
+    /// An object and its namespace, for who is told what became of it.
+    pub(super) fn shown(&self, target: &Target) -> String {
+        format!("{} in namespace {}", target.shown(), self.scope.namespace)
+    }
+
+    /// Where an object's dead letters are, and their way back. A query has none: its streams are read in order.
+    async fn dead_letters(&self, target: &Target) -> Result<Place> {
+        let object = self.object(target).await?;
+        let reference = object.object_ref(&target.resource());
         if target.kind == "WindowQuery" {
-            let object = Api::<WindowQuery>::namespaced(client, namespace).get(&target.name).await;
-            let query = Query::resolve(&object.with_context(missing)?.spec).context("the query's spec is refused")?;
-            return Ok((query.hub, query.dead_letter_queue, None));
+            let query = Query::resolve(&spec::<WindowQuerySpec>(&object)?).context("the query's spec is refused")?;
+            return Ok(Place { hub: query.hub, queue: query.dead_letter_queue, back: None, object: reference });
         }
-        let object = Api::<IngestPipeline>::namespaced(client, namespace).get(&target.name).await;
-        let pipeline =
-            Pipeline::resolve(&object.with_context(missing)?.spec).context("the pipeline's spec is refused")?;
-        let back = Destination::back(&pipeline);
-        Ok((pipeline.hub, pipeline.dead_letter_queue, Some(back)))
+        let spec: IngestPipelineSpec = spec(&object)?;
+        let pipeline = Pipeline::resolve(&spec).context("the pipeline's spec is refused")?;
+        let back = Some(Destination::back(&pipeline));
+        Ok(Place { hub: pipeline.hub, queue: pipeline.dead_letter_queue, back, object: reference })
     }
 
     /// An object's dead letters, at the hub of its secret.
     pub(super) async fn letters(&self, target: &Target) -> Result<DeadLetters> {
-        let (secret, queue, _) = self.dead_letters(target).await?;
-        Ok(DeadLetters { hub: self.hub(&secret).await?, queue })
+        let place = self.dead_letters(target).await?;
+        Ok(DeadLetters { hub: self.hub(&place.hub).await?, queue: place.queue })
     }
 
     async fn hub(&self, hub: &SecretRef) -> Result<HubAddress> {
         let name = &hub.name;
-        let secret = Api::<Secret>::namespaced(self.client.clone(), &self.namespace).get(name).await;
+        let secret = self.all::<Secret>().get(name).await;
         let secret = secret.with_context(|| format!("secret {name} cannot be read; may you get it?"))?;
         secrets::hub_address(hub, &secrets::text(secret)).map_err(|p| anyhow::anyhow!(p.message))
     }
 }
 
-/// Whose dead letters are meant, and where they came from, if they can go back there.
-pub(super) async fn dead_letters(cluster: &Cluster, queue: &Queue) -> Result<(DeadLetters, Option<Destination>)> {
+/// What an object asks for; its status may be that of another version's operator.
+fn spec<S: DeserializeOwned>(object: &DynamicObject) -> Result<S> {
+    let spec = object.data.get("spec").cloned().unwrap_or_default();
+    serde_json::from_value(spec).context("the spec has another form: plugin and operator are of different versions")
+}
+
+/// Where an object's dead letters are.
+struct Place {
+    /// Secret of the hub.
+    hub: SecretRef,
+    queue: String,
+    back: Option<Destination>,
+    object: ObjectReference,
+}
+
+/// Dead letters that are meant.
+pub(super) struct Meant {
+    pub(super) letters: DeadLetters,
+    /// Where they came from, if they can go back there.
+    pub(super) back: Option<Destination>,
+    /// Whose they are, where that is known.
+    pub(super) owner: Option<Owner>,
+}
+
+/// Finds the dead letters that are meant.
+pub(super) async fn dead_letters(cluster: &Cluster, queue: &Queue) -> Result<Meant> {
     let ca = queue
         .hub_ca
         .as_ref()
@@ -118,19 +167,37 @@ pub(super) async fn dead_letters(cluster: &Cluster, queue: &Queue) -> Result<(De
         let uri = given.context("without Kubernetes, the environment variable DROVER_HUB_URI must name the hub")?;
         let dead = queue.dead_queue.clone().unwrap_or_else(|| format!("{source}.dead"));
         let hub = HubAddress { uri, tls: Material { ca, ..Material::default() } };
-        return Ok((DeadLetters { hub, queue: dead }, Some(Destination::Source(source.clone()))));
+        let back = Some(Destination::Source(source.clone()));
+        return Ok(Meant { letters: DeadLetters { hub, queue: dead }, back, owner: None });
     }
     let name = queue.name.as_deref().expect("clap asks for one of the two");
     let target = Target::parse(name)?;
     let access = Access::new(cluster).await?;
-    let (secret, dead, back) = access.dead_letters(&target).await?;
+    let Place { hub: secret, queue, back, object } = access.dead_letters(&target).await?;
     let mut hub = match (&given, &ca) {
         (Some(uri), Some(_)) => HubAddress { uri: uri.clone(), tls: Material::default() },
         _ => access.hub(&secret).await?,
     };
     hub.uri = given.unwrap_or(hub.uri);
     hub.tls.ca = ca.or(hub.tls.ca);
-    Ok((DeadLetters { hub, queue: dead }, back))
+    let owner = Some(Owner { client: access.client, object });
+    Ok(Meant { letters: DeadLetters { hub, queue }, back, owner })
+}
+
+#[cfg(test)]
+impl Access {
+    /// An API server that answers each method so.
+    pub(super) fn answering(answer: impl Fn(&str) -> (u16, serde_json::Value) + Clone + Send + Sync + 'static) -> Self {
+        use http::{Request, Response};
+        use kube::client::Body;
+
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (code, answer) = answer(request.method().as_str());
+            let body = Body::from(serde_json::to_vec(&answer).unwrap());
+            async move { Response::builder().status(code).body(body) }
+        });
+        Self { client: Client::new(service, "n"), scope: Scope { namespace: "n".to_owned(), ..Scope::default() } }
+    }
 }
 
 #[cfg(test)]
@@ -150,5 +217,26 @@ mod tests {
             assert_eq!((target.kind, target.name.as_str()), (kind, "t"));
         }
         assert!(Target::parse("pod/t").is_err() && Target::parse("wq/").is_err());
+    }
+
+    #[test]
+    fn a_path_below_an_object_is_no_name() {
+        for text in ["ipl/t/status", "ipl//t", "wq/t/", "ingestpipeline.drover.dev/t/status"] {
+            assert!(Target::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn dead_letters_are_found_whatever_an_operator_of_another_version_has_written() {
+        let spec = serde_json::json!({ "hub": {"secretRef": {"name": "hub"}}, "source": {"queue": "q"}, "sink": {"discard": {}} });
+        let object = serde_json::json!({
+            "apiVersion": "drover.dev/v1alpha1", "kind": "IngestPipeline", "spec": spec,
+            "metadata": { "name": "t", "namespace": "n", "uid": "u" }, "status": { "phase": "Pondering" },
+        });
+        let access = Access::answering(move |_| (200, object.clone()));
+        let place = access.dead_letters(&Target::parse("t").unwrap()).await.unwrap();
+        assert_eq!((place.queue.as_str(), &*place.hub.name), ("q.dead", "hub"));
+        let told_of = (place.object.kind.as_deref(), place.object.uid.as_deref());
+        assert_eq!(told_of, (Some("IngestPipeline"), Some("u")));
     }
 }

@@ -2,15 +2,15 @@
 
 use std::io::{self, BufRead, IsTerminal as _, Write as _};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// Whether a person at the terminal says yes.
 pub(super) fn ask(question: &str) -> Result<bool> {
     if !io::stdin().is_terminal() {
         bail!("nobody is here to be asked: say --yes");
     }
-    eprint!("{question} [y/N] ");
-    io::stderr().flush()?;
+    let mut stderr = io::stderr();
+    write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()).context("nobody can be asked: say --yes")?;
     read(&mut io::stdin().lock())
 }
 

@@ -5,10 +5,13 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     args::{Cluster, Dead, Extent, Output, Page, Queue},
-    cluster, confirm,
-    dead::{self, DeadLetters, Destination, Letter, Look, Pace, Report, Selection},
+    cluster::{self, Meant},
+    confirm,
+    dead::{self, DeadError, Destination, Letter, Look, Pace, Report, Selection},
     progress::Progress,
+    reader,
     table::{cut, plain, span, table},
+    told::Owner,
 };
 
 /// Longest error in a table, in characters.
@@ -18,22 +21,22 @@ pub(super) async fn run(cluster: &Cluster, command: Dead, now: Timestamp) -> Res
     match command {
         Dead::List { queue, filter, page, limit } => {
             let (seen, output) = look(cluster, &queue, &filter.selection(), &page, limit, now).await?;
-            print!("{}", list(&seen, output, now)?);
+            reader::print(&list(&seen, output, now)?)?;
             if matches!(output, Output::Table | Output::Wide) {
-                eprintln!("{}", summary(&seen));
+                reader::note(&summary(&seen));
             }
             Ok(())
         }
         Dead::Show { queue, filter, page, limit } => {
             let (seen, output) = look(cluster, &queue, &filter.selection(), &page, limit, now).await?;
-            print!("{}", show(&seen, output)?);
+            reader::print(&show(&seen, output)?)?;
             if seen.letters.is_empty() {
-                eprintln!("{}", summary(&seen));
+                reader::note(&summary(&seen));
             }
             Ok(())
         }
         Dead::Redrive { queue, filter, extent, rate, to } => {
-            let (letters, back) = cluster::dead_letters(cluster, &queue).await?;
+            let Meant { letters, back, owner } = cluster::dead_letters(cluster, &queue).await?;
             let destination = to.map(Destination::Queue).or(back);
             let destination = destination.context(
                 "the dead letters of a query have no way back, as its streams are read in order: name a queue with --to",
@@ -41,14 +44,12 @@ pub(super) async fn run(cluster: &Cluster, command: Dead, now: Timestamp) -> Res
             let pace = Pace { most: extent.max, rate, held: None, dry_run: extent.dry_run };
             let mut progress = Progress::new();
             let told = |report: &Report| progress.show(report);
-            let report = dead::redrive(&letters, &destination, &filter.selection(), &pace, now, told).await;
-            drop(progress);
-            println!("{}", outcome(&report.map_err(anyhow::Error::new)?, &pace, "redriven"));
-            Ok(())
+            let ended = dead::redrive(&letters, &destination, &filter.selection(), &pace, now, told).await;
+            finish(ended, progress, &pace, owner.as_ref(), ("redriven", "Redriven", "Redrive")).await
         }
         Dead::Purge { queue, filter, extent, yes } => {
-            let (letters, _) = cluster::dead_letters(cluster, &queue).await?;
-            purge(&letters, &filter.selection(), &extent, yes, now).await
+            let meant = cluster::dead_letters(cluster, &queue).await?;
+            purge(&meant, &filter.selection(), &extent, yes, now).await
         }
     }
 }
@@ -61,29 +62,48 @@ async fn look(
     limit: usize,
     now: Timestamp,
 ) -> Result<(Look, Output)> {
-    let (letters, _) = cluster::dead_letters(cluster, queue).await?;
+    let Meant { letters, .. } = cluster::dead_letters(cluster, queue).await?;
     let seen = dead::look(&letters, selection, (page.skip, limit), page.scan, now).await?;
     Ok((seen, page.output))
 }
 
-async fn purge(letters: &DeadLetters, selection: &Selection, extent: &Extent, yes: bool, now: Timestamp) -> Result<()> {
+async fn purge(meant: &Meant, selection: &Selection, extent: &Extent, yes: bool, now: Timestamp) -> Result<()> {
+    let letters = &meant.letters;
     let mut pace = Pace { most: extent.max, dry_run: extent.dry_run, ..Pace::default() };
     if !pace.dry_run && !yes {
         let counted = dead::purge(letters, selection, &Pace { dry_run: true, ..pace }, now, |_| ()).await?;
         let question =
             format!("delete {} of {} dead letters of {} for good?", counted.matched, counted.depth, letters.queue);
         if counted.matched == 0 || !confirm::ask(&question)? {
-            println!("nothing is deleted");
-            return Ok(());
+            return reader::print("nothing is deleted\n").map(drop);
         }
         // What came meanwhile was not agreed to.
         pace.most = Some(counted.matched);
     }
     let mut progress = Progress::new();
-    let report = dead::purge(letters, selection, &pace, now, |report| progress.show(report)).await;
+    let ended = dead::purge(letters, selection, &pace, now, |report| progress.show(report)).await;
+    finish(ended, progress, &pace, meant.owner.as_ref(), ("deleted", "Purged", "Purge")).await
+}
+
+/// Says what was done, to who has asked and by an Event to others; also where an error has ended it early.
+async fn finish(
+    ended: Result<Report, DeadError>,
+    progress: Progress,
+    pace: &Pace,
+    owner: Option<&Owner>,
+    (done, reason, action): (&str, &str, &str),
+) -> Result<()> {
+    let report = ended.as_ref().copied().unwrap_or(progress.last());
     drop(progress);
-    println!("{}", outcome(&report?, &pace, "deleted"));
-    Ok(())
+    let told = outcome(&report, pace, done);
+    if let Some(owner) = owner
+        && !pace.dry_run
+        && report.done > 0
+    {
+        owner.tell(reason, action, &told).await;
+    }
+    ended?;
+    reader::print(&format!("{told}\n")).map(drop)
 }
 
 fn outcome(report: &Report, pace: &Pace, done: &str) -> String {

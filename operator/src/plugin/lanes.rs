@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::seen::{Seen, Work, Worker};
+use super::{
+    seen::Seen,
+    worker::{Work, Worker},
+};
 
 /// What the pods of a lane are, in the order in which lanes are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,15 +10,22 @@ const WIDTH: u64 = 30;
 /// Shows it on standard error, in one line that is written over.
 pub(super) struct Progress {
     shown: bool,
+    last: Report,
     wanted: bool,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { shown: false, wanted: io::stderr().is_terminal() }
+        Self { shown: false, last: Report::default(), wanted: io::stderr().is_terminal() }
+    }
+
+    /// As far as it came.
+    pub(super) fn last(&self) -> Report {
+        self.last
     }
 
     pub(super) fn show(&mut self, report: &Report) {
+        self.last = *report;
         if self.wanted {
             self.shown = true;
             // A terminal that is gone must not end the run.

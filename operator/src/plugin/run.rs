@@ -1,7 +1,10 @@
 //! From the command line to what is done.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    future::pending,
+    io::{IsTerminal as _, stdout},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
@@ -12,15 +15,16 @@ use super::{
     action,
     args::{Cli, Cluster, Command},
     cluster::{Access, Target},
+    command::Scope,
     dead::{self, Selection},
-    dead_command,
+    dead_command, fault, reader,
     seen::Seen,
-    status, why,
+    status,
+    watch::{self, Reasons},
+    why,
 };
 use crate::context;
 
-/// Between two looks of `--watch`.
-const WATCH: Duration = Duration::from_secs(2);
 /// Dead letters that are looked at for their reasons.
 const LETTERS: u64 = 1_000;
 /// A hub that is not reached from here must not hold up what the cluster tells.
@@ -34,7 +38,8 @@ pub fn main(cli: Cli) -> Result<()> {
     // Fails only if one is installed already, which is then the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(cli))
+    let scope = Scope::new(&cli.cluster, String::new());
+    runtime.block_on(run(cli)).map_err(|error| anyhow::Error::msg(fault::text(&error, &scope)))
 }
 
 async fn run(cli: Cli) -> Result<()> {
@@ -44,8 +49,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Why { object } => {
             let target = Target::parse(&object)?;
             let seen = Seen::look(&Access::new(&cluster).await?, &target).await?;
-            print!("{}", why::text(&seen, now()));
-            Ok(())
+            reader::print(&why::text(&seen, now())).map(drop)
         }
         Command::Dead(command) => dead_command::run(&cluster, command, now()).await,
         Command::Promote(request) => action::request(&cluster, "promote", request).await,
@@ -53,13 +57,11 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Retry(request) => action::request(&cluster, "retry", request).await,
         Command::Suspend { object } => action::suspend(&cluster, &object, true).await,
         Command::Resume { object } => action::suspend(&cluster, &object, false).await,
-        Command::Version => {
-            println!("kubectl-drover {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Command::Version => reader::print(&format!("kubectl-drover {}\n", env!("CARGO_PKG_VERSION"))).map(drop),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kubectl-drover", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-drover", &mut script);
+            reader::print(&String::from_utf8(script).context("the script is no text")?).map(drop)
         }
     }
 }
@@ -67,31 +69,19 @@ async fn run(cli: Cli) -> Result<()> {
 async fn show_status(cluster: &Cluster, object: &str, watch: bool) -> Result<()> {
     let target = Target::parse(object)?;
     let access = Access::new(cluster).await?;
-    let mut dead = (None, None);
-    loop {
-        let mut seen = Seen::look(&access, &target).await?;
-        if seen.status.dead_letters != dead.0 {
-            dead = (seen.status.dead_letters, reasons(&access, &target, seen.status.dead_letters).await);
-        }
-        seen.reasons.clone_from(&dead.1);
-        let screen = status::text(&seen, now());
-        let mut out = std::io::stdout().lock();
-        let clear = if watch && out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-        write!(out, "{clear}{screen}").context("the terminal is gone")?;
-        out.flush().context("the terminal is gone")?;
-        drop(out);
-        if !watch {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(WATCH) => {}
-            ended = tokio::signal::ctrl_c() => return ended.context("no signal can be waited for"),
-        }
-    }
+    let look = async || Seen::look(&access, &target).await;
+    let letters = async |count| reasons(&access, &target, count).await;
+    let clear = if watch && stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    let show = |seen: &Seen| reader::print(&format!("{clear}{}", status::text(seen, now())));
+    let stop = async {
+        // Without it a signal just ends the program.
+        if watch { tokio::signal::ctrl_c().await } else { pending().await }
+    };
+    watch::follow(look, letters, show, watch, stop).await
 }
 
 /// How many of the first dead letters have which reason, where they can be looked at from here.
-async fn reasons(access: &Access, target: &Target, count: Option<i64>) -> Option<BTreeMap<String, u64>> {
+async fn reasons(access: &Access, target: &Target, count: Option<i64>) -> Reasons {
     count.filter(|count| *count > 0)?;
     let letters = access.letters(target).await.ok()?;
     // A look that is broken off could leave another order: only the way there is given so little time.

@@ -6,9 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 use super::{
     lanes::lanes,
     rollout,
-    seen::{Seen, Work, Worker},
+    seen::Seen,
     table::{plain, since, sparkline, table},
     why,
+    worker::{Work, Worker},
 };
 use crate::lag_history;
 
@@ -18,10 +19,9 @@ const BARS: i32 = 30;
 /// The screen.
 pub(super) fn text(seen: &Seen, now: Timestamp) -> String {
     let status = &seen.status;
-    let phase = status.phase.map_or_else(|| "Unknown".to_owned(), |phase| format!("{phase:?}"));
     let mut head = vec![
-        row("Name:", format!("{} in {}", seen.name, seen.namespace)),
-        row("Phase:", phase),
+        row("Name:", format!("{} in {}", seen.name, seen.scope.namespace)),
+        row("Phase:", seen.phase.as_deref().map_or_else(|| "Unknown".to_owned(), plain)),
         row("Message:", plain(status.message.as_deref().unwrap_or("-"))),
         row("Workers:", workers(seen)),
     ];
@@ -29,6 +29,7 @@ pub(super) fn text(seen: &Seen, now: Timestamp) -> String {
     head.extend(status.scale.as_ref().and_then(|s| lag(s, now)).map(|lag| row("Lag:", lag)));
     head.push(row("Dead:", dead(seen)));
     head.extend(rollout::line(status, now).map(|line| row("Rollout:", line)));
+    head.extend(why::notes(seen).into_iter().map(|note| row("Note:", note)));
     let mut text = table(&head);
     text.push_str(&section("Revisions", &lanes(seen)));
     let (judged, figures) = rollout::figures(status);
@@ -39,7 +40,7 @@ pub(super) fn text(seen: &Seen, now: Timestamp) -> String {
     let conditions: Vec<_> = status.conditions.iter().map(condition).collect();
     text.push_str(&section("Conditions", &conditions));
     text.push_str(&section("Pods that do not run", &why::troubles(seen)));
-    text + &format!("\nNext: {}\n", next(seen))
+    text + &format!("\nNext: {}\n", next(seen, now))
 }
 
 fn row(name: &str, value: String) -> Vec<String> {
@@ -103,33 +104,26 @@ fn dead(seen: &Seen) -> String {
             let reasons = seen.reasons.iter().flatten().map(|(reason, n)| format!("{n} {}", plain(reason)));
             let reasons: Vec<String> = reasons.collect();
             let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
-            format!("{n}{reasons} (kubectl drover dead list {})", seen.name)
+            format!("{n}{reasons} ({})", seen.command("dead list"))
         }
     }
 }
 
 /// What a person should do now.
-fn next(seen: &Seen) -> String {
-    if why::is_unseen(seen) {
-        let [what, remedy] = why::UNSEEN;
-        return format!("{what}: {remedy}");
-    }
-    if let Some(cause) = why::cause(seen) {
-        let remedy = why::remedy(seen, cause).unwrap_or_else(|| plain(&cause.message));
-        return format!("{} {}: {remedy} (kubectl drover why {})", cause.type_, cause.reason, seen.name);
-    }
-    if seen.suspended {
-        return format!("it is suspended: kubectl drover resume {}", seen.name);
-    }
-    match seen.status.dead_letters {
-        Some(n) if n > 0 => format!("look at the dead letters: kubectl drover dead list {}", seen.name),
-        _ => "nothing to do".to_owned(),
-    }
+fn next(seen: &Seen, now: Timestamp) -> String {
+    let letters = || seen.status.dead_letters.filter(|n| *n > 0);
+    let look = || Some(format!("look at the dead letters: {}", letters().map(|_| seen.command("dead list"))?));
+    why::next(seen, now).or_else(look).unwrap_or_else(|| "nothing to do".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::{command::Scope, seen::Deletion};
+
+    fn now() -> Timestamp {
+        "2026-01-02T12:00:00Z".parse().unwrap()
+    }
 
     fn tally(processed: i64, failed: i64) -> serde_json::Value {
         serde_json::json!({
@@ -172,7 +166,8 @@ mod tests {
         });
         Seen {
             name: "ingestpipeline.drover.dev/telemetry".into(),
-            namespace: "iot".into(),
+            scope: Scope { namespace: "iot".into(), cluster: String::new() },
+            phase: Some("Progressing".into()),
             status: serde_json::from_value(status).unwrap(),
             pods: Some(vec![pod("t-a", new, true), pod("t-b", old.clone(), true), pod("t-c", old, false)]),
             preview: Some("c2".into()),
@@ -183,7 +178,7 @@ mod tests {
 
     #[test]
     fn one_screen_says_it_all() {
-        insta::assert_snapshot!(text(&seen(), "2026-01-02T12:00:00Z".parse().unwrap()));
+        insta::assert_snapshot!(text(&seen(), now()));
     }
 
     #[test]
@@ -191,16 +186,20 @@ mod tests {
         let mut seen = seen();
         (seen.status.conditions[1].status, seen.status.conditions[1].reason) =
             ("False".into(), "RevisionActive".into());
-        assert!(next(&seen).contains("kubectl drover dead list"));
+        assert!(next(&seen, now()).contains("kubectl drover dead list"));
         seen.status.dead_letters = Some(0);
-        assert_eq!(next(&seen), "nothing to do");
+        assert_eq!(next(&seen, now()), "nothing to do");
     }
 
     #[test]
     fn one_that_waits_to_be_promoted_is_told_how() {
         let mut seen = seen();
         seen.status.conditions[1].reason = "AwaitingPromotion".into();
-        assert!(next(&seen).contains("kubectl drover promote ingestpipeline.drover.dev/telemetry"), "{}", next(&seen));
+        assert!(
+            next(&seen, now()).contains("kubectl drover promote ingestpipeline.drover.dev/telemetry"),
+            "{}",
+            next(&seen, now())
+        );
     }
 
     #[test]
@@ -209,13 +208,40 @@ mod tests {
         seen.status.conditions[1].status = "False".into();
         for (reason, command) in [("RolloutAborted", "retry"), ("TooManyErrors", "promote")] {
             seen.status.conditions[1].reason = reason.into();
-            assert!(next(&seen).contains(&format!("kubectl drover {command} ingest")), "{reason}: {}", next(&seen));
+            assert!(
+                next(&seen, now()).contains(&format!("kubectl drover {command} ingest")),
+                "{reason}: {}",
+                next(&seen, now())
+            );
         }
     }
 
     #[test]
+    fn one_that_is_to_go_has_nothing_before_that() {
+        let mut seen = seen();
+        let since = "2026-01-02T11:55:00Z".parse().unwrap();
+        seen.deletion = Some(Deletion { since, finalizers: vec![crate::names::FINALIZER.to_owned()] });
+        seen.generation = Some(2);
+        let told = text(&seen, now());
+        assert!(told.contains("\nNext: it is being deleted since 2026-01-02T11:55:00Z (5m): "), "{told}");
+        assert!(!told.contains("newest spec"), "{told}");
+    }
+
+    #[test]
+    fn a_phase_of_another_version_is_told_as_it_is_written() {
+        let mut seen = seen();
+        (seen.phase, seen.unread) = (Some("Pondering".into()), vec!["phase".into()]);
+        let told = text(&seen, now());
+        assert!(told.contains("Phase:     Pondering\n") && told.contains("of different versions"), "{told}");
+    }
+
+    #[test]
     fn where_nothing_is_known_it_says_so() {
-        let unseen = Seen { name: "windowquery.drover.dev/q".into(), namespace: "iot".into(), ..Seen::default() };
-        insta::assert_snapshot!(text(&unseen, "2026-01-02T12:00:00Z".parse().unwrap()));
+        let unseen = Seen {
+            name: "windowquery.drover.dev/q".into(),
+            scope: Scope { namespace: "iot".into(), cluster: String::new() },
+            ..Seen::default()
+        };
+        insta::assert_snapshot!(text(&unseen, now()));
     }
 }
