@@ -58,11 +58,24 @@ fn render(values: &Path, more: &[&str]) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
+/// What Helm says of values that it must refuse, each `name=value`.
+fn refused(values: &[&str]) -> Option<String> {
+    let mut arguments = vec!["template", "drover", ".", "--set", "image.registry=r.example"];
+    arguments.extend(values.iter().flat_map(|value| ["--set", *value]));
+    let output = helm(&arguments)?;
+    assert!(!output.status.success(), "{values:?} is accepted");
+    Some(String::from_utf8(output.stderr).unwrap())
+}
+
 fn objects(yaml: &str) -> Vec<Value> {
     yaml.split("\n---\n")
         .map(|text| serde_saphyr::from_str::<Value>(text).unwrap_or_else(|e| panic!("{e}\n{text}")))
         .filter(|object| !object.is_null())
         .collect()
+}
+
+fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|o| o["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
 }
 
 fn example(name: &str) -> PathBuf {
@@ -151,10 +164,8 @@ fn a_missing_registry_is_named_with_what_to_set() {
 
 #[test]
 fn a_service_monitor_without_a_service_is_refused() {
-    let wanted = "metrics.serviceMonitor.enabled=true,service.enabled=false,image.registry=r.example";
-    let Some(output) = helm(&["template", "drover", ".", "--set", wanted]) else { return };
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("needs service.enabled"));
+    let Some(error) = refused(&["metrics.serviceMonitor.enabled=true", "service.enabled=false"]) else { return };
+    assert!(error.contains("needs service.enabled"), "{error}");
 }
 
 #[test]
@@ -174,23 +185,202 @@ fn values_that_mean_nothing_are_refused() {
         ("replicas=2", "replicas"),
         ("allowedHosts={hub.example:5671}", "allowedHosts"),
         ("metrics.podMonitor.interval=often", "interval"),
+        ("metrics.podMonitor.interval=30s1m", "interval"),
         ("metrics.rule.enabled=true", "rule"),
         ("metrics.dashboard.labels.grafana_dashboard=1", "grafana_dashboard"),
         ("podDisruptionBudget.minAvailable=1", "minAvailable"),
         ("tracing.endpoint=collector:4318", "endpoint"),
         ("tracing.endpoint=https://user:password@collector", "endpoint"),
         ("tracing.sampleRatio=2", "sampleRatio"),
+        ("tracing.sampleRatio=1.5", "sampleRatio"),
+        ("tracing.sampleRatio=half", "sampleRatio"),
         ("tracing.ratio=1", "ratio"),
         ("terminationGracePeriodSeconds=0", "terminationGracePeriodSeconds"),
+        ("enabled=maybe", "enabled"),
+        ("nameOverride=Drover_Op", "nameOverride"),
+        ("fullnameOverride=Drover_Op", "fullnameOverride"),
+        ("fullnameOverride=1drover", "fullnameOverride"),
     ];
     for (value, field) in bad {
-        let Some(output) = helm(&["template", "drover", ".", "--set", "image.registry=r.example", "--set", value])
-        else {
-            return;
-        };
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{value} is accepted");
+        let Some(error) = refused(&[value]) else { return };
         assert!(error.contains(field), "{value}: {error}");
+    }
+}
+
+#[test]
+fn numbers_are_taken_as_text_too_and_durations_of_several_units() {
+    let values = "tracing.endpoint=http://collector:4318,tracing.sampleRatio=0.5,\
+                  metrics.podMonitor.enabled=true,metrics.podMonitor.interval=1m30s";
+    let Some(text) = render(&example("minimal"), &["--set", values]) else { return };
+    let objects = objects(&text);
+    assert_eq!(one(&objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["interval"], "1m30s");
+    let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let ratio = container["env"].as_array().unwrap().iter().find(|v| v["name"] == "DROVER_TRACES_RATIO").unwrap();
+    assert_eq!(ratio["value"], "0.5");
+}
+
+#[test]
+fn a_parent_chart_switches_it_on_and_off() {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parent");
+    let _ = fs::remove_dir_all(&parent);
+    fs::create_dir_all(parent.join("charts")).unwrap();
+    std::os::unix::fs::symlink(chart().canonicalize().unwrap(), parent.join("charts/drover")).unwrap();
+    let dependency = r#"{ name: drover, version: ">=0", condition: drover.enabled }"#;
+    let description = format!("apiVersion: v2\nname: parent\nversion: 0.1.0\ndependencies: [{dependency}]\n");
+    fs::write(parent.join("Chart.yaml"), description).unwrap();
+    for enabled in [true, false] {
+        let values = format!("drover.enabled={enabled},drover.image.registry=r.example");
+        let Some(output) = helm(&["template", "parent", parent.to_str().unwrap(), "--set", &values]) else { return };
+        assert!(output.status.success(), "{enabled}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8(output.stdout).unwrap().contains("kind: Deployment"), enabled);
+    }
+}
+
+#[test]
+fn a_block_with_nothing_in_it_is_an_empty_one() {
+    let base = "metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true,metrics.rules.enabled=true,\
+                metrics.dashboard.enabled=true,metrics.dashboard.labels.grafana_dashboard=null";
+    let Some(wanted) = render(&example("minimal"), &["--set", base]) else { return };
+    let may_be_empty = [
+        "commonLabels",
+        "commonAnnotations",
+        "podLabels",
+        "podAnnotations",
+        "image.digests",
+        "serviceAccount.annotations",
+        "service.annotations",
+        "metrics.serviceMonitor.labels",
+        "metrics.podMonitor.labels",
+        "metrics.rules.labels",
+        "metrics.rules.alertLabels",
+        "metrics.dashboard.labels",
+        "metrics.dashboard.annotations",
+        "networkPolicy.egress",
+    ];
+    for key in may_be_empty {
+        let Some(text) = render(&example("minimal"), &["--set", base, "--set", &format!("{key}=null")]) else { return };
+        assert!(text == wanted, "{key}");
+    }
+}
+
+#[test]
+fn a_default_that_is_taken_away_is_named() {
+    let needed = [
+        "image",
+        "image.pullPolicy",
+        "replicaCount",
+        "maxRollouts",
+        "tracing",
+        "tracing.sampleRatio",
+        "crds",
+        "crds.install",
+        "rbac",
+        "rbac.create",
+        "rbac.aggregate",
+        "serviceAccount",
+        "serviceAccount.create",
+        "log",
+        "log.format",
+        "service",
+        "service.enabled",
+        "service.port",
+        "metrics",
+        "metrics.serviceMonitor",
+        "metrics.podMonitor",
+        "metrics.rules",
+        "metrics.dashboard",
+        "podDisruptionBudget",
+        "networkPolicy",
+        "networkPolicy.enabled",
+        "terminationGracePeriodSeconds",
+    ];
+    for key in needed {
+        let Some(error) = refused(&[&format!("{key}=null")]) else { return };
+        let last = key.rsplit('.').next().unwrap();
+        assert!(error.contains(&format!("missing property '{last}'")), "{key}: {error}");
+    }
+}
+
+#[test]
+fn an_account_that_the_chart_does_not_make_has_a_name() {
+    let Some(error) = refused(&["serviceAccount.create=false"]) else { return };
+    assert!(error.contains("set serviceAccount.name"), "{error}");
+    let values = "serviceAccount.create=false,serviceAccount.name=ours";
+    let Some(text) = render(&example("minimal"), &["--set", values]) else { return };
+    let objects = objects(&text);
+    assert!(objects.iter().all(|o| o["kind"] != "ServiceAccount"));
+    assert_eq!(one(&objects, "ClusterRoleBinding")["subjects"][0]["name"], "ours");
+    assert_eq!(one(&objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"], "ours");
+}
+
+#[test]
+fn ports_and_rules_each_limit_what_the_operator_connects_to() {
+    let rule = r#"networkPolicy.egress=[{"to":[{"ipBlock":{"cidr":"192.0.2.0/24"}}],"ports":[{"port":6443}]}]"#;
+    for (values, rules) in [(vec![], 0), (vec!["networkPolicy.egressPorts=[6443]"], 3), (vec![rule], 3)] {
+        let arguments: Vec<&str> = values.iter().flat_map(|value| ["--set-json", *value]).collect();
+        let Some(text) = render(&example("minimal"), &arguments) else { return };
+        let objects = objects(&text);
+        let spec = &one(&objects, "NetworkPolicy")["spec"];
+        assert_eq!(spec["policyTypes"].as_array().unwrap().contains(&Value::from("Egress")), rules > 0, "{values:?}");
+        let egress = spec["egress"].as_array().map_or(&[][..], Vec::as_slice);
+        assert_eq!(egress.len(), rules, "{values:?}");
+        // A rule without ports lets out everything.
+        assert!(egress.iter().all(|rule| rule["ports"].as_array().is_some_and(|p| !p.is_empty())), "{egress:?}");
+    }
+}
+
+#[test]
+fn labels_of_the_pod_win_over_common_ones_and_none_over_the_selector() {
+    let values = [
+        "commonLabels.team=platform",
+        "podLabels.team=messaging",
+        r"commonLabels.app\.kubernetes\.io/part-of=iot",
+        r"commonLabels.app\.kubernetes\.io/name=other",
+        r"podLabels.app\.kubernetes\.io/instance=other",
+    ];
+    let Some(text) = render(&example("minimal"), &["--set", &values.join(",")]) else { return };
+    let objects = objects(&text);
+    let deployment = one(&objects, "Deployment");
+    assert_eq!(deployment["metadata"]["labels"]["team"], "platform");
+    let pod = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(pod["team"], "messaging");
+    for (label, value) in deployment["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&pod[label], value, "{label}");
+    }
+    for object in &objects {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/part-of"], "iot", "{object}");
+        assert_eq!(labels["app.kubernetes.io/name"], "drover", "{object}");
+    }
+}
+
+/// What is not text where Kubernetes wants text: names, namespaces, labels, and values of the environment.
+fn not_text(parent: &str, key: &str, value: &Value, found: &mut Vec<String>) {
+    const TEXTS: [&str; 6] = ["name", "namespace", "value", "serviceAccountName", "priorityClassName", "resourceNames"];
+    const MAPS: [&str; 4] = ["labels", "annotations", "matchLabels", "selector"];
+    match value {
+        Value::Object(map) => map.iter().for_each(|(child, value)| not_text(key, child, value, found)),
+        Value::Array(list) => list.iter().for_each(|value| not_text(parent, key, value, found)),
+        Value::String(_) => {}
+        other if TEXTS.contains(&key) || MAPS.contains(&parent) => found.push(format!("{parent}.{key}: {other}")),
+        _ => {}
+    }
+}
+
+#[test]
+fn names_that_look_like_numbers_stay_text() {
+    let values = example("observed");
+    let text = "nameOverride=1e5,serviceAccount.name=17,priorityClassName=17,commonLabels.a=1";
+    let mut arguments = vec!["template", "1e5", ".", "--namespace", "20260101", "--values", values.to_str().unwrap()];
+    arguments.extend(["--set", "crds.install=false,replicaCount=2", "--set-string", text, "--set-string"]);
+    for more in ["fullnameOverride=true", "watchNamespaces={1234}"] {
+        let Some(output) = helm(&[arguments.as_slice(), &[more]].concat()) else { return };
+        assert!(output.status.success(), "{more}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut found = Vec::new();
+        for object in objects(&String::from_utf8(output.stdout).unwrap()) {
+            not_text("", object["kind"].as_str().unwrap(), &object, &mut found);
+        }
+        assert_eq!(found, Vec::<String>::new(), "{more}");
     }
 }
 

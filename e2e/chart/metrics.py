@@ -26,7 +26,7 @@ REGISTER = re.compile(
 FIELD = re.compile(r"(\w+): (?:Family<(\w+), )?(Counter|Gauge|Number|Histogram)\b")
 # What a label says in the exposition; the workers' namespace, name and revision are Prometheus' to add.
 VALUES = {"namespace": "iot", "name": "telemetry", "outcome": "written", "stage": "sink", "reason": "IdReused",
-          "kind": "Deployment", "verb": "apply", "class": "content", "partition": "0"}
+          "kind": "IngestPipeline", "verb": "apply", "class": "content", "partition": "0"}
 PAGE = REPO / "docs/src/metrics.md"
 HEAD = """# Metrics
 
@@ -37,15 +37,15 @@ With the Prometheus operator, the chart brings what reads them, alerts and a das
 and `charts/drover/files/dashboard.json` can be imported into Grafana. Three things to know:
 
 - Workers let in the operator, and namespaces with the label `drover.dev/metrics: allowed`.
-- The operator's metrics name an object by `namespace` and `name`. Keep those labels as they are (`honor_labels: true`), or Prometheus puts the operator's own namespace
+- The operator's metrics name an object by `kind`, `namespace` and `name`. Keep those labels as they are (`honor_labels: true`), or Prometheus puts the operator's own namespace
   in their place.
-- A worker does not name its object. The chart's PodMonitor adds `name` and `revision` from the pod's labels `drover.dev/pipeline` and `drover.dev/revision`; the dashboard and
-  the alerts rely on that.
+- A worker does not name its object. The chart's PodMonitor adds `kind` and `name` from the pod's label `drover.dev/pipeline` or `drover.dev/query`, and `revision` from
+  `drover.dev/revision`; the dashboard and the alerts rely on that. It leaves out previews (label `drover.dev/preview`), which count copies of messages.
 
 What a pipeline has cost, in worker hours of the last 30 days, for charging back:
 
 ```promql
-sum by (namespace, name) (increase(drover_operator_replica_time_seconds_total[30d])) / 3600
+sum by (kind, namespace, name) (increase(drover_operator_replica_time_seconds_total[30d])) / 3600
 ```
 """
 STARTS_WITHIN = 60  # seconds until every expression must have an answer
@@ -190,7 +190,7 @@ def answers(files):
     config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [
         {"job_name": "operator", "metrics_path": "/operator", "honor_labels": True, "static_configs": [{"targets": [target]}]},
         *({"job_name": path, "metrics_path": f"/{path}",
-           "static_configs": [{"targets": [target], "labels": {"namespace": "iot", "name": "telemetry", "revision": "a1"}}]}
+           "static_configs": [{"targets": [target], "labels": {"kind": "IngestPipeline", "namespace": "iot", "name": "telemetry", "revision": "a1"}}]}
           for path in ("worker", "query")),
     ]}
     with tempfile.TemporaryDirectory() as scratch:

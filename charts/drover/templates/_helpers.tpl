@@ -16,23 +16,23 @@
 
 {{- /* What selects the operator's pod; it never changes. */ -}}
 {{- define "drover.selector" -}}
-app.kubernetes.io/name: {{ include "drover.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "drover.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{- /* Labels of every object. `commonLabels` win over part-of alone. */ -}}
 {{- define "drover.labels" -}}
 {{- $own := fromYaml (include "drover.selector" .) }}
-{{- $_ := set $own "app.kubernetes.io/part-of" "drover" }}
 {{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") }}
-{{- toYaml (merge $own .Values.commonLabels) }}
+{{- toYaml (merge $own (default dict .Values.commonLabels) (dict "app.kubernetes.io/part-of" "drover")) }}
 {{- end }}
 
 {{- /* `annotations:` of a `metadata:`, where it has any: dict "root" $ "own" {…}. Its own win. */ -}}
 {{- define "drover.annotations" -}}
-{{- with merge (deepCopy (default dict .own)) .root.Values.commonAnnotations }}
+{{- with merge (deepCopy (default dict .own)) (default dict .root.Values.commonAnnotations) }}
 {{- dict "annotations" . | toYaml | nindent 2 }}
 {{- end }}
 {{- end }}
@@ -41,7 +41,7 @@ app.kubernetes.io/component: operator
 {{- if .Values.serviceAccount.create }}
 {{- default (include "drover.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- default "default" .Values.serviceAccount.name }}
+{{- required "serviceAccount.create is false, so set serviceAccount.name: the account `default` would give the operator's rights to every pod of the namespace" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 

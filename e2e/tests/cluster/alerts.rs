@@ -63,7 +63,7 @@ impl Prometheus {
         let operator = operator::pod(&t.client).await?;
         let mut scraped = vec![scrapes(&operator, operator::PORT, proxy, json!({}))];
         for worker in t.workers(NAME).await? {
-            scraped.push(scrapes(&worker, WORKER_PORT, proxy, json!({ "name": NAME })));
+            scraped.push(scrapes(&worker, WORKER_PORT, proxy, json!({ "kind": "IngestPipeline", "name": NAME })));
         }
         let config = json!({
             "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
