@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 pub struct Health {
     /// Namespaces, or all of them as one, whose caches are not filled yet.
     pub waiting: Arc<AtomicUsize>,
-    /// Another replica works, and this one stands by: that is as it should be.
+    /// Another replica was seen to lead, and this one stands by: that is as it should be.
     pub standby: Arc<AtomicBool>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn router(health: Health, metrics: Metrics) -> Router {
                 } else if health.waiting.load(Ordering::Acquire) == 0 {
                     (StatusCode::OK, "ready")
                 } else {
-                    (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet")
+                    (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet, or no replica is seen to lead")
                 }
             }),
         )

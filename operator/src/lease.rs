@@ -65,6 +65,8 @@ enum Step {
 struct Election {
     identity: String,
     seen: Option<(LeaseSpec, Instant)>,
+    /// Another was seen to renew it: it works, or is about to.
+    led: bool,
 }
 
 impl Election {
@@ -82,7 +84,8 @@ impl Election {
                 let life = seconds.map_or(LIFE, Duration::from_secs);
                 if now.duration_since(*since) >= life { Step::Take } else { Step::Wait }
             }
-            _ => {
+            seen => {
+                self.led |= seen.is_some();
                 self.seen = Some((spec, now));
                 Step::Wait
             }
@@ -90,22 +93,29 @@ impl Election {
     }
 }
 
-/// Until when this process may write.
+/// Until when this process may write. By default, for good: it is the only one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fence(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Fence(Option<Arc<Mutex<Option<Instant>>>>);
 
 impl Fence {
-    /// True while the lease is held.
+    /// One that a lease opens.
+    pub(crate) fn shut() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// True while the lease is held, where there is one.
     pub(crate) fn is_open(&self) -> bool {
-        self.end().is_some_and(|end| Instant::now() < end)
+        self.0.is_none() || self.end().is_some_and(|end| Instant::now() < end)
     }
 
     fn end(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, end: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        if let Some(until) = &self.0 {
+            *until.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        }
     }
 }
 
@@ -122,7 +132,7 @@ impl Lease {
     /// Of a namespace; `identity` is this replica's and nobody else's.
     pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, name: name.to_owned(), identity: identity.to_owned(), fence: Fence::default() }
+        Self { api, name: name.to_owned(), identity: identity.to_owned(), fence: Fence::shut() }
     }
 
     /// What every write is to ask.
@@ -130,13 +140,14 @@ impl Lease {
         self.fence.clone()
     }
 
-    /// Waits until this replica holds the lease.
-    pub(crate) async fn acquire(&self) -> Held<'_> {
-        let mut election = Election { identity: self.identity.clone(), seen: None };
+    /// Waits until this replica holds the lease; `led` is called while another does.
+    pub(crate) async fn acquire(&self, led: impl Fn()) -> Held<'_> {
+        let mut election = Election { identity: self.identity.clone(), seen: None, led: false };
         loop {
             let look = Instant::now() + LOOK;
             match self.attempt(&mut election).await {
                 Ok(Some(object)) => return Held { lease: self, object },
+                Ok(None) if election.led => led(),
                 Ok(None) => {}
                 Err(error) if error.is_conflict() => {}
                 Err(error) => tracing::warn!(%error, lease = self.name, "the lease cannot be had"),

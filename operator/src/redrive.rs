@@ -137,6 +137,11 @@ impl Redrives {
         Some(locked(&locked(&self.runs).get(uid)?.progress).clone())
     }
 
+    /// All that run end here: another process goes on with them.
+    pub(crate) fn end(&self) {
+        locked(&self.runs).clear();
+    }
+
     /// The object is gone; what runs for it ends, and what is not sent stays where it is.
     pub(crate) fn forget(&self, uid: &str) {
         locked(&self.runs).remove(uid);
@@ -149,26 +154,42 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Starts a run, in place of an earlier one for the same object; its end wakes the object's reconcile.
 pub(crate) fn start<K: Object>(ctx: &Context, object: &K, order: Order) {
-    let labels = ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+    let labels = ObjectLabels::of(object);
     let begun = Progress { id: order.id.clone(), redriven: order.before, ..Progress::default() };
     let progress = Arc::new(Mutex::new(begun));
     let span = tracing::info_span!("redrive", namespace = labels.namespace, object = labels.name, request = order.id);
     let cause = cause(object, &order);
     told(&cause, &order, None, Outcome::Begun);
     let work = {
-        let (ctx, progress) = (ctx.clone(), Arc::clone(&progress));
+        let (ctx, teller) = (ctx.clone(), Teller { cause, order, progress: Arc::clone(&progress) });
         async move {
-            let end = run(&ctx, &labels.namespace, &order, &progress).await;
-            let outcome = if end.is_ok() { Outcome::Done } else { Outcome::Failed("RedriveFailed") };
-            let mut progress = locked(&progress);
-            told(&cause, &order, Some(progress.redriven), outcome);
-            progress.end = Some(end);
-            drop(progress);
+            let end = run(&ctx, &labels.namespace, &teller.order, &teller.progress).await;
+            locked(&teller.progress).end = Some(end);
+            drop(teller);
             ctx.scales.tell(&labels);
         }
     };
     let task = tokio::spawn(work.instrument(span)).abort_handle();
     locked(&ctx.redrives.runs).insert(object.uid().unwrap_or_default(), Run { progress, task });
+}
+
+/// Tells of a run's end, also where it is cut off.
+struct Teller {
+    cause: Cause,
+    order: Order,
+    progress: Arc<Mutex<Progress>>,
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        let progress = locked(&self.progress);
+        let outcome = match progress.end {
+            Some(Ok(())) => Outcome::Done,
+            Some(Err(_)) => Outcome::Failed("RedriveFailed"),
+            None => Outcome::Failed("Interrupted"),
+        };
+        told(&self.cause, &self.order, Some(progress.redriven), outcome);
+    }
 }
 
 /// Letters of a revision that was given up are sent back as the spec says, all others as a person asks.
@@ -206,7 +227,37 @@ async fn run(ctx: &Context, namespace: &str, order: &Order, progress: &Mutex<Pro
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::audit::tests::{lines, object};
+
+    fn teller(end: Option<Result<(), String>>) -> Teller {
+        let order = Order {
+            id: "r-1".into(),
+            of: None,
+            before: 3,
+            hub: SecretRef { name: "hub".into(), keys: [].into() },
+            queue: "q.dead".into(),
+            destination: Destination::Queue("q".into()),
+        };
+        let progress = Progress { redriven: 7, end, ..Progress::default() };
+        Teller { cause: cause(&object(), &order), order, progress: Arc::new(Mutex::new(progress)) }
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_told_also_where_it_is_cut_off() {
+        let ends = [
+            (Some(Ok(())), json!(null)),
+            (Some(Err("x".into())), json!("RedriveFailed")),
+            (None, json!("Interrupted")),
+        ];
+        for (end, reason) in ends {
+            let written = lines(|| drop(teller(end)));
+            let [line] = written.as_slice() else { panic!("one line: {written:?}") };
+            assert_eq!((&line["fields"]["messages"], &line["fields"]["reason"]), (&json!(7), &reason), "{line}");
+        }
+    }
 
     #[test]
     fn a_person_means_all_letters_and_an_abort_those_of_its_revision_since_it_was_on_the_source() {

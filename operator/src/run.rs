@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -42,8 +42,10 @@ use crate::{
     drift,
     gone::{EVERY, Gone},
     http::{self, Health},
+    hub::Hubs,
     lease::{Fence, Lease},
     metrics::Metrics,
+    minted::Minted,
     names,
     reconcile::{error_policy, reconcile},
     scales::Scales,
@@ -106,10 +108,7 @@ pub async fn run(
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), worker_image = config.worker_image, "the operator starts");
-    let health = Health {
-        waiting: Arc::new(AtomicUsize::new(config.scopes().len())),
-        standby: Arc::new(AtomicBool::new(config.leader_election)),
-    };
+    let health = Health { waiting: Arc::new(AtomicUsize::new(config.scopes().len())), standby: Arc::default() };
     let server = axum::serve(listener, http::router(health.clone(), metrics.clone())).with_graceful_shutdown({
         let stop = stop.clone();
         async move { stop.cancelled().await }
@@ -141,7 +140,7 @@ async fn alone(
     metrics: Metrics,
 ) -> anyhow::Result<()> {
     let client = Client::try_from(cluster).context("no client of the cluster")?;
-    work(config, client, stop, health, metrics).await;
+    work(config, client, Fence::default(), stop, health, metrics).await;
     Ok(())
 }
 
@@ -160,14 +159,14 @@ async fn lead(
     let lease = Lease::new(own, namespace, &config.lease, pod);
     tracing::info!(lease = config.lease, "this replica stands by");
     let mut held = tokio::select! {
-        held = lease.acquire() => held,
+        held = lease.acquire(|| health.standby.store(true, Ordering::Release)) => held,
         () = stop.cancelled() => return Ok(()),
     };
     tracing::info!(lease = config.lease, "this replica leads");
     health.standby.store(false, Ordering::Release);
     let client = fenced(cluster, lease.fence())?;
     tokio::select! {
-        () = work(config.clone(), client, stop, health, metrics) => {}
+        () = work(config.clone(), client, lease.fence(), stop, health, metrics) => {}
         () = held.keep() => {
             tracing::error!(lease = config.lease, "the lease is lost: this process ends, so that it writes nothing more");
             // At once, whatever is under way.
@@ -189,10 +188,10 @@ fn fenced(cluster: kube::Config, fence: Fence) -> anyhow::Result<Client> {
 }
 
 /// Reconciles until it is told to stop.
-async fn work(config: Config, client: Client, stop: CancellationToken, health: Health, metrics: Metrics) {
+async fn work(config: Config, client: Client, fence: Fence, stop: CancellationToken, health: Health, metrics: Metrics) {
     metrics.leader.set(1);
     let scopes: Vec<Scope> = config.scopes().into_iter().map(Scope::new).collect();
-    let context = context(config, client, &metrics, &scopes);
+    let context = context(config, client, fence, &metrics, &scopes);
     let sweeping = async {
         while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
             Gone::forget(&context);
@@ -200,10 +199,11 @@ async fn work(config: Config, client: Client, stop: CancellationToken, health: H
     };
     let scopes = join_all(scopes.into_iter().map(|s| s.run(context.clone(), stop.clone(), health.clone())));
     futures::join!(scopes, sweeping);
+    context.redrives.end();
 }
 
 /// What all reconciles share, of so many scopes.
-fn context(config: Config, client: Client, metrics: &Metrics, scopes: &[Scope]) -> Context {
+fn context(config: Config, client: Client, fence: Fence, metrics: &Metrics, scopes: &[Scope]) -> Context {
     let reporter = Reporter { controller: "drover.dev/operator".to_owned(), instance: config.pod_name.clone() };
     let workers = crate::workers::Workers::default();
     Context {
@@ -211,10 +211,10 @@ fn context(config: Config, client: Client, metrics: &Metrics, scopes: &[Scope]) 
         client,
         metrics: metrics.clone(),
         journal: Arc::default(),
-        hubs: Arc::default(),
+        hubs: Arc::new(Hubs::new(fence.clone())),
         ledgers: Arc::default(),
         turns: Arc::new(crate::rollout::Turns::new(config.max_rollouts)),
-        minted: Arc::default(),
+        minted: Arc::new(Minted::new(fence)),
         stores: Arc::default(),
         secrets: Arc::default(),
         topologies: Arc::default(),

@@ -91,8 +91,8 @@ async fn back_and_forth(t: &Trial, publisher: &Publisher) -> Result<()> {
     .await?;
     upgraded(t, &["replicaCount=2", "maxRollouts=7", "resources.limits.memory=160Mi"]).await?;
     works(t, 2, "7").await?;
-    let lease = until(READY, async || t.api::<Lease>().get(RELEASE).await.context("no lease")).await?;
-    ensure!(lease.spec.and_then(|spec| spec.holder_identity).is_some(), "nobody holds the lease");
+    let lease = t.api::<Lease>().get(RELEASE).await.context("ready, and no lease")?;
+    ensure!(lease.spec.and_then(|spec| spec.holder_identity).is_some(), "ready, and nobody leads");
     let none = format!("image.digests.operator=sha256:{}", "0".repeat(64));
     let ended = upgrade(t, &[&none], HOPELESS).await?;
     ensure!(!ended.success, "helm took a release for installed whose image there is none of");
@@ -152,7 +152,7 @@ async fn installing_upgrading_going_back_and_uninstalling_lose_nothing() -> Resu
         let lived = whole_life(t).await;
         if lived.is_err() {
             for pod in operators(t).await? {
-                eprintln!("{}", t.log(&pod.name_any(), false).await.unwrap_or_default());
+                eprintln!("{}", t.log(&pod.name_any(), None, false).await.unwrap_or_default());
             }
         }
         let gone = ["uninstall", RELEASE, "--namespace", &t.namespace, "--ignore-not-found", "--wait"];

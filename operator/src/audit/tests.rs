@@ -30,7 +30,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 /// The lines that something writes, as the operator logs JSON.
-fn lines(work: impl FnOnce()) -> Vec<Value> {
+pub(crate) fn lines(work: impl FnOnce()) -> Vec<Value> {
     // A place in the code that nobody listened to when it was first come by is asked no more, so somebody always does.
     static ONCE: Once = Once::new();
     ONCE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());
@@ -41,7 +41,7 @@ fn lines(work: impl FnOnce()) -> Vec<Value> {
     String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn object() -> IngestPipeline {
+pub(crate) fn object() -> IngestPipeline {
     let spec: IngestPipelineSpec = serde_json::from_value(json!({
         "hub": {"secretRef": {"name": "hub"}}, "source": {"queue": "q"}, "sink": {"discard": {}},
     }))

@@ -13,7 +13,7 @@ use drover_worker::hub::{HubAddress, channel, connect};
 use lapin::{Channel, Connection};
 
 use super::{bindings::Bindings, reply::lost};
-use crate::{probe::Probe, problem::Problem};
+use crate::{lease::Fence, probe::Probe, problem::Problem};
 
 /// A hub that did not answer is not asked again before this.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -24,6 +24,7 @@ const IDLE: Duration = Duration::from_mins(5);
 #[derive(Debug, Default)]
 pub struct Hubs {
     hubs: Mutex<HashMap<String, Arc<Hub>>>,
+    fence: Fence,
 }
 
 /// A hub.
@@ -36,9 +37,15 @@ pub struct Hub {
     pub(super) bindings: Bindings,
     used: Mutex<Instant>,
     sampled: AtomicBool,
+    fence: Fence,
 }
 
 impl Hubs {
+    /// Of a process that may change them while a fence is open.
+    pub(crate) fn new(fence: Fence) -> Self {
+        Self { fence, ..Self::default() }
+    }
+
     /// The hub at an address. The same address is the same hub.
     pub fn at(&self, address: &HubAddress, now: Instant) -> Arc<Hub> {
         let key = format!("{} {:?} {:?}", address.uri, address.tls.ca, address.tls.cert);
@@ -52,6 +59,7 @@ impl Hubs {
                 bindings: Bindings::default(),
                 used: Mutex::new(now),
                 sampled: AtomicBool::new(false),
+                fence: self.fence.clone(),
             })
         });
         *hub.used() = now;
@@ -65,6 +73,9 @@ impl Hub {
     /// # Errors
     /// Why the hub cannot be reached; the answer is kept for a moment, so that many pipelines do not knock at once.
     pub async fn channel(&self) -> Result<Channel, Problem> {
+        if !self.fence.is_open() {
+            return Err(Problem::new("Connecting", "hub: another replica leads"));
+        }
         let life = |seen: &Result<Arc<Connection>, Problem>| match seen {
             Ok(connection) if connection.status().connected() => Duration::MAX,
             Ok(_) => Duration::ZERO,
@@ -111,4 +122,18 @@ impl Hub {
 async fn open(address: HubAddress) -> Result<Arc<Connection>, Problem> {
     let connection = connect(&address, "drover-operator").await;
     connection.map(Arc::new).map_err(|e| Problem::new(e.reason.as_str(), format!("hub: {}", e.message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_worker::tls::Material;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_lead_has_no_channel() {
+        let address = HubAddress { uri: "amqp://h".to_owned(), tls: Material::default() };
+        let hub = Hubs::new(Fence::shut()).at(&address, crate::context::now().1);
+        assert_eq!(hub.channel().await.unwrap_err().message, "hub: another replica leads");
+    }
 }

@@ -18,7 +18,7 @@ fn lease(holder: Option<&str>, transitions: i32) -> Object {
 }
 
 fn election() -> Election {
-    Election { identity: "me".to_owned(), seen: None }
+    Election { identity: "me".to_owned(), seen: None, led: false }
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,22 +116,52 @@ impl Server {
 async fn when_the_holder_dies_another_has_the_lease_within_fifteen_seconds() {
     let server = Server::default();
     let (a, b) = (server.lease("a"), server.lease("b"));
-    let mut held = a.acquire().await;
-    let alive = tokio::time::timeout(Duration::from_mins(1), async { tokio::join!(held.keep(), b.acquire()) }).await;
+    let mut held = a.acquire(|| {}).await;
+    let alive =
+        tokio::time::timeout(Duration::from_mins(1), async { tokio::join!(held.keep(), b.acquire(|| {})) }).await;
     assert!(alive.is_err(), "it is renewed, and nobody else has it");
     let died = Instant::now();
     assert_eq!(server.holder().as_deref(), Some("a"));
-    let _held = b.acquire().await;
+    let _held = b.acquire(|| {}).await;
     assert_eq!(server.holder().as_deref(), Some("b"));
     assert!(died.elapsed() <= LIFE + RENEW + LOOK, "{:?}", died.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_told_that_another_leads_once_it_is_seen_to_renew() {
+    let server = Server::default();
+    let (a, b) = (server.lease("a"), server.lease("b"));
+    let led = AtomicBool::new(false);
+    let mut held = a.acquire(|| {}).await;
+    let waits = async |for_so_long| {
+        let _ = tokio::time::timeout(for_so_long, b.acquire(|| led.store(true, Ordering::Relaxed))).await;
+        led.load(Ordering::Relaxed)
+    };
+    assert!(!waits(LOOK * 5).await, "nobody renews it");
+    let (_, told) = tokio::join!(tokio::time::timeout(LIFE, held.keep()), waits(2 * (RENEW + LOOK)));
+    assert!(told, "it is renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_ask_knows_of_nobody_that_leads() {
+    let server = Server::default();
+    server.cut.store(true, Ordering::Relaxed);
+    let lease = server.lease("a");
+    let waiting = lease.acquire(|| panic!("somebody leads"));
+    assert!(tokio::time::timeout(Duration::from_mins(5), waiting).await.is_err());
+}
+
+#[test]
+fn one_that_is_alone_may_always_write() {
+    assert!(Fence::default().is_open() && !Fence::shut().is_open());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_ends_well_is_followed_at_once() {
     let server = Server::default();
     let (a, b) = (server.lease("a"), server.lease("b"));
-    let held = a.acquire().await;
-    let next = b.acquire();
+    let held = a.acquire(|| {}).await;
+    let next = b.acquire(|| {});
     let ending = async {
         tokio::time::advance(Duration::from_millis(3_500)).await;
         held.release().await;
@@ -147,7 +177,7 @@ async fn a_holder_that_is_cut_off_stops_before_another_starts() {
     let server = Server::default();
     let (mine, other) = (server.by_another_way(), server.by_another_way());
     let (a, b) = (mine.lease("a"), other.lease("b"));
-    let mut held = a.acquire().await;
+    let mut held = a.acquire(|| {}).await;
     let (fence, cut) = (a.fence(), Arc::clone(&mine.cut));
     let losing = async {
         held.keep().await;
@@ -160,7 +190,7 @@ async fn a_holder_that_is_cut_off_stops_before_another_starts() {
         Instant::now()
     };
     let taking = async {
-        let held = b.acquire().await;
+        let held = b.acquire(|| {}).await;
         assert!(!fence.is_open(), "two may write");
         (Instant::now(), held)
     };
@@ -173,7 +203,7 @@ async fn a_holder_that_is_cut_off_stops_before_another_starts() {
 async fn an_edit_by_hand_is_no_loss_and_another_holder_is() {
     let server = Server::default();
     let a = server.lease("a");
-    let mut held = a.acquire().await;
+    let mut held = a.acquire(|| {}).await;
     let edit = |field: &'static str, value: Value| {
         let mut object = server.object.lock().unwrap();
         let object = object.as_mut().unwrap();
@@ -194,7 +224,7 @@ async fn an_edit_by_hand_is_no_loss_and_another_holder_is() {
 async fn of_two_that_find_no_lease_one_has_it() {
     let server = Server::default();
     let (a, b) = (server.lease("a"), server.lease("b"));
-    let (one, other) = (a.acquire(), b.acquire());
+    let (one, other) = (a.acquire(|| {}), b.acquire(|| {}));
     tokio::select! { _ = one => {}, _ = other => {} }
     assert_ne!(a.fence().is_open(), b.fence().is_open());
 }

@@ -252,15 +252,16 @@ async fn the_chart_grants_what_the_code_uses_and_nothing_else() {
     health.waiting.store(1, Ordering::Release);
     let metrics = Metrics::default();
     // Watches, finalizers and secrets.
-    let working = tokio::spawn(work(config.clone(), client.clone(), stop.clone(), health, metrics.clone()));
+    let working =
+        tokio::spawn(work(config.clone(), client.clone(), Fence::default(), stop.clone(), health, metrics.clone()));
     // All that a plan can hold, of either kind, and the lease.
-    let ctx = context(config, client.clone(), &metrics, &[]);
+    let ctx = context(config, client.clone(), Fence::default(), &metrics, &[]);
     let doing = async {
         act::act(&ctx, &pipeline(true), &everything(&pipeline(true))).await.unwrap();
         act::act(&ctx, &query(true), &everything(&query(true))).await.unwrap();
         keep_passwords(&ctx, &pipeline(true)).await;
         let lease = Lease::new(client, "n", "drover", "me");
-        lease.acquire().await.release().await;
+        lease.acquire(|| {}).await.release().await;
     };
     tokio::time::timeout(PATIENCE, doing).await.expect("every request is answered");
     let granted = granted();
