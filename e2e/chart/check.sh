@@ -101,6 +101,7 @@ overlays() {
     done
     kubectl kustomize docs/examples/kustomize/overlays/staging | grep -A1 secretRef: | grep -q 'name: hub-[a-z0-9]' \
         || die "the generated name of a secret does not reach spec.hub.secretRef"
+    python3 e2e/chart/names.py docs/examples/kustomize/base/names.yaml crds/*.yaml
 }
 
 pages() {

@@ -121,9 +121,10 @@ impl Cluster {
         self.client.request_text(request).await.with_context(|| format!("{pod} does not answer /{path}"))
     }
 
-    /// A pod's log, of the container that runs or of the one before it.
-    pub async fn log(&self, pod: &str, previous: bool) -> Result<String> {
-        Ok(self.api::<Pod>().logs(pod, &LogParams { previous, ..Default::default() }).await?)
+    /// A pod's log, of its only container or of one of several, as it runs or of the time before it was started again.
+    pub async fn log(&self, pod: &str, container: Option<&str>, previous: bool) -> Result<String> {
+        let container = container.map(str::to_owned);
+        Ok(self.api::<Pod>().logs(pod, &LogParams { container, previous, ..Default::default() }).await?)
     }
 
     /// Runs kubectl in this namespace.

@@ -46,7 +46,7 @@ pub async fn dump(cluster: &Cluster) -> String {
     for pod in objects::<Pod>(cluster, &directory).await {
         let _ = writeln!(gist, "pod {}", line(&pod));
         for previous in [true, false] {
-            if let Ok(log) = cluster.log(&pod.name_any(), previous).await {
+            if let Ok(log) = cluster.log(&pod.name_any(), None, previous).await {
                 let name = format!("{}{}.log", pod.name_any(), if previous { "-previous" } else { "" });
                 keep(&directory, &name, &log);
                 gist += &tail(&log);

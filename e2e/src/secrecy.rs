@@ -54,11 +54,13 @@ impl Silence<'_> {
     async fn of_pods(&self, cluster: &Cluster) -> Result<()> {
         for pod in cluster.list::<Pod>("").await? {
             let name = pod.name_any();
-            // A pod that is about to go, or did not start, has no log.
-            self.holds(&cluster.log(&name, false).await.unwrap_or_default(), format!("the log of {name}"))?;
-            if restarts(&pod) > 0 {
-                let before = cluster.log(&name, true).await.unwrap_or_default();
-                self.holds(&before, format!("the log of {name} before it was started again"))?;
+            for container in containers(&pod) {
+                self.holds(&log(cluster, &name, &container).await?, format!("the log of {name}, {container}"))?;
+                if restarts(&pod) > 0 {
+                    // It is kept for a while only.
+                    let before = cluster.log(&name, Some(&container), true).await.unwrap_or_default();
+                    self.holds(&before, format!("the log of {name}, {container}, before it was started again"))?;
+                }
             }
             for path in ["metrics", "status"] {
                 if is_ready(&pod) {
@@ -84,6 +86,23 @@ impl Silence<'_> {
     }
 }
 
+fn containers(pod: &Pod) -> Vec<String> {
+    let spec = pod.spec.clone().unwrap_or_default();
+    spec.init_containers.into_iter().flatten().chain(spec.containers).map(|container| container.name).collect()
+}
+
+/// The log of a container. One that did not start, or is about to go, may have none.
+async fn log(cluster: &Cluster, pod: &str, container: &str) -> Result<String> {
+    let error = match cluster.log(pod, Some(container), false).await {
+        Ok(log) => return Ok(log),
+        Err(error) => error,
+    };
+    let now = cluster.api::<Pod>().get_opt(pod).await?;
+    let works = now.is_some_and(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(&pod));
+    ensure!(!works, "the log of {pod}, {container}, cannot be read: {error:#}");
+    Ok(String::new())
+}
+
 impl Trial {
     /// No password of this trial is told anywhere.
     pub async fn no_secret_is_told(&self) -> Result<()> {
@@ -104,7 +123,7 @@ impl Trial {
         let seconds = i64::try_from(self.began.elapsed().as_secs())? + 1;
         silence.holds(&operator::log(&self.client, Some(seconds)).await?, "the operator's log")?;
         for pod in operator::pods(&self.client).await?.iter().filter(|pod| restarts(pod) > 0) {
-            let before = operator.log(&pod.name_any(), true).await.unwrap_or_default();
+            let before = operator.log(&pod.name_any(), None, true).await.unwrap_or_default();
             silence.holds(&before, "the operator's log before it was started again")?;
         }
         Ok(())

@@ -2,8 +2,8 @@
 //! API server and the hub while nothing happens.
 //!
 //! Each has queues of its own, scales from zero and gets no message, so that there is no pod and the operator does all it ever does for
-//! one: it reads the depth of its queue, decides, and looks after its topology. Suspended ones would be looked at as often, but nothing
-//! would be decided for them.
+//! one: it reads the depth of its queue, decides, and looks after its topology. Suspended ones would be looked at as often, but no
+//! worker would be wanted for them.
 //!
 //! The API server does not count who asks, so its requests are counted twice over the same time: with the operator at rest, and without
 //! an operator. Only what the operator has rights to is counted, and the difference is the operator's.

@@ -129,7 +129,7 @@ async fn round(t: &Trial, applied: &mut String, round: u32) -> Result<Published>
         })
         .await
     });
-    // Each has its own: the hub was seen to refuse a message about when a mirror was deleted, and an event that is repeated counts twice.
+    // Each has its own: an event that is published again after a lost connection counts twice.
     let publisher = Publisher::new(LOAD.0, LOAD.1);
     let (flow, events) = tokio::join!(publisher.run(&t.hub), t.publish_events(LOAD.1, work));
     flow?;

@@ -188,14 +188,27 @@ async fn what_is_told_is_found_wherever_it_is_told() -> Result<()> {
         for (word, place) in [
             ("drover_worker_holding", "/metrics of telemetry-"),
             ("\"inFlight\"", "/status of telemetry-"),
+            ("drover_worker::ingest", "the log of telemetry-"),
             ("Next: nothing to do", "kubectl drover status ipl/telemetry"),
             ("nothing is wrong", "kubectl drover why ipl/telemetry"),
             ("drover_operator_leader", "/metrics of the operator"),
+            ("drover::audit", "the operator's log"),
         ] {
             is_found(word, place).await?;
         }
         t.apply::<Lease>(&json!({ "metadata": { "name": NAME } })).await?;
-        for kind in ["ServiceAccount", "NetworkPolicy", "PodDisruptionBudget", "ReplicaSet", "Lease"] {
+        for kind in [
+            "IngestPipeline",
+            "ConfigMap",
+            "Event",
+            "Deployment",
+            "Pod",
+            "ServiceAccount",
+            "NetworkPolicy",
+            "PodDisruptionBudget",
+            "ReplicaSet",
+            "Lease",
+        ] {
             let word = format!("told-to-a-{kind}");
             t.kubectl(&["annotate", kind, "--all", &format!("word={word}")]).await?;
             is_found(&word, kind).await?;
