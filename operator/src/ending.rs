@@ -95,7 +95,7 @@ async fn management<K: Kind>(
         management.unwrap_or_else(|| Err(Problem::new("SecretKeyMissing", "no management API is named")))
     };
     match read.await {
-        Ok(address) => Management::new(address).map(Arc::new),
+        Ok(address) => ctx.minted.management(address),
         Err(problem) => ctx.minted.hub_of(&object.uid().unwrap_or_default()).ok_or(problem),
     }
 }

@@ -5,21 +5,30 @@ use std::{
     time::Duration,
 };
 
+use kube::ResourceExt as _;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
-use crate::scaling::Decision;
+use crate::{pipeline::act::Object, scaling::Numbers};
 
 /// Labels of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ObjectLabels {
+    /// Its kind: a pipeline and a query may have the same name.
+    pub kind: &'static str,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl ObjectLabels {
+    pub(crate) fn of<K: Object>(object: &K) -> Self {
+        Self { kind: K::NAME, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
 }
 
 /// Labels of a write.
@@ -53,6 +62,8 @@ pub struct Metrics {
     pub suspects: Family<ObjectLabels, Gauge>,
     /// 1 where an object is ready.
     pub ready: Family<ObjectLabels, Gauge>,
+    /// 1 where passwords are in use that others have followed.
+    pub users_in_use: Family<ObjectLabels, Gauge>,
     /// Worker pods.
     pub replicas: Family<ObjectLabels, Gauge>,
     /// What scaling is decided from.
@@ -86,9 +97,8 @@ impl Scale {
         registry.register_with_unit("replica_time", help, Unit::Seconds, self.replica_seconds.clone());
     }
 
-    /// What was decided.
-    pub(crate) fn decided(&self, labels: &ObjectLabels, decision: &Decision) {
-        let numbers = &decision.numbers;
+    /// What a decision is made from.
+    pub(crate) fn seen(&self, labels: &ObjectLabels, numbers: &Numbers, sink_limited: bool) {
         for (family, number) in [
             (&self.lag, numbers.lag),
             (&self.backlog, numbers.backlog),
@@ -104,8 +114,17 @@ impl Scale {
                 }
             }
         }
-        self.desired.get_or_create(labels).set(decision.desired.into());
-        self.limited.get_or_create(labels).set(decision.sink_limited.into());
+        self.limited.get_or_create(labels).set(sink_limited.into());
+    }
+
+    /// So many workers are wanted by what the spec makes of the decision; `None` where nothing is decided, and nothing is known then.
+    pub(crate) fn wanted(&self, labels: &ObjectLabels, replicas: Option<i32>) {
+        match replicas {
+            Some(replicas) => {
+                self.desired.get_or_create(labels).set(replicas.into());
+            }
+            None => self.unknown(labels),
+        }
     }
 
     /// So many pods ran for so long.
@@ -113,12 +132,16 @@ impl Scale {
         self.replica_seconds.get_or_create(labels).inc_by(pod_seconds);
     }
 
-    fn forget(&self, labels: &ObjectLabels) {
+    fn unknown(&self, labels: &ObjectLabels) {
         for family in [&self.lag, &self.backlog, &self.arrivals, &self.rate] {
             family.remove(labels);
         }
         self.desired.remove(labels);
         self.limited.remove(labels);
+    }
+
+    fn forget(&self, labels: &ObjectLabels) {
+        self.unknown(labels);
         self.replica_seconds.remove(labels);
     }
 }
@@ -138,6 +161,7 @@ impl Default for Metrics {
             dead_remaining: Family::default(),
             suspects: Family::default(),
             ready: Family::default(),
+            users_in_use: Family::default(),
             replicas: Family::default(),
             scale: Scale::default(),
         };
@@ -166,6 +190,11 @@ impl Default for Metrics {
         );
         registry.register("suspects", "Messages in the queues of suspects", metrics.suspects.clone());
         registry.register("ready", "1 if the object is ready, 0 if it is not", metrics.ready.clone());
+        registry.register(
+            "users_in_use",
+            "1 if users of the hub that others have followed are still in use, 0 if not",
+            metrics.users_in_use.clone(),
+        );
         registry.register("worker_replicas", "Worker pods", metrics.replicas.clone());
         metrics.scale.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
@@ -190,6 +219,7 @@ impl Metrics {
         self.dead_letters_live(labels, None);
         self.suspects.remove(labels);
         self.ready.remove(labels);
+        self.users_in_use.remove(labels);
         self.replicas.remove(labels);
         self.scale.forget(labels);
     }
@@ -212,5 +242,39 @@ impl Metrics {
     /// Counts a write.
     pub(crate) fn wrote(&self, kind: &'static str, verb: &'static str) {
         self.writes.get_or_create(&WriteLabels { kind, verb }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(kind: &'static str) -> ObjectLabels {
+        ObjectLabels { kind, namespace: "iot".to_owned(), name: "t".to_owned() }
+    }
+
+    #[test]
+    fn a_pipeline_and_a_query_of_one_name_are_two() {
+        let metrics = Metrics::default();
+        for (kind, ready) in [("IngestPipeline", 0), ("WindowQuery", 1)] {
+            metrics.ready.get_or_create(&labels(kind)).set(ready);
+        }
+        metrics.forget(&labels("WindowQuery"));
+        let text = metrics.text();
+        assert!(text.contains(r#"drover_operator_ready{kind="IngestPipeline",namespace="iot",name="t"} 0"#), "{text}");
+        assert!(!text.contains("WindowQuery"), "{text}");
+    }
+
+    #[test]
+    fn where_nothing_is_decided_any_more_nothing_is_told_of_it() {
+        let (metrics, labels) = (Metrics::default(), labels("IngestPipeline"));
+        metrics.scale.seen(&labels, &Numbers { lag: Some(3.0), ..Numbers::default() }, true);
+        metrics.scale.ran(&labels, 2.0);
+        metrics.scale.wanted(&labels, Some(4));
+        assert!(metrics.text().contains(r#"desired_replicas{kind="IngestPipeline",namespace="iot",name="t"} 4"#));
+        metrics.scale.wanted(&labels, None);
+        let text = metrics.text();
+        let told: Vec<_> = text.lines().filter(|line| line.contains("IngestPipeline")).collect();
+        assert_eq!(told.len(), 1, "but for what it has cost: {told:?}");
     }
 }

@@ -11,18 +11,22 @@ mod role;
 mod uses;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use drover_worker::hub::HubAddress;
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::{Client, Resource, ResourceExt as _};
 use rustls::crypto::SecureRandom;
 
 use crate::{
     audit::{Cause, Effect, Outcome, Verb},
+    lease::Fence,
     metrics::Metrics,
     pipeline::{revision::digest, snapshot::Owned},
     problem::Problem,
@@ -34,6 +38,7 @@ use kept::{Password, Place};
 pub(crate) use management::KEY;
 pub use management::{Management, ManagementAddress};
 pub use role::{Generation, Role, user};
+pub use uses::Uses;
 pub(crate) use uses::exchanges;
 
 /// What was seen less than this long ago is still so.
@@ -42,6 +47,8 @@ const FRESH: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Steps that a role may take at one look: all there are, and some again.
 const STEPS: usize = 16;
+/// The API server's clock, which says when pods were made, differs from this one's by less.
+const CLOCKS: SignedDuration = SignedDuration::from_mins(1);
 /// Digits of what changes with an address: all of them, since fewer are made of these.
 const PRINT: usize = 64;
 /// Random bytes of a password, which is written in hexadecimal digits.
@@ -62,8 +69,8 @@ pub struct Order {
     pub labels: BTreeMap<String, String>,
     /// What each role may do.
     pub roles: Vec<(Role, Grant)>,
-    /// Keys of secrets that pods are told of, by the secret's name.
-    pub used: BTreeSet<(String, String)>,
+    /// Keys of secrets that pods are told of.
+    pub used: Uses,
     /// Days after which a user is followed by another.
     pub days: u32,
 }
@@ -107,8 +114,10 @@ pub type Keys = BTreeMap<Role, KeyRef>;
 pub struct Found {
     /// Whom pods are told of.
     pub keys: Keys,
-    /// Users that something is still connected as, and whose successors' time has come.
+    /// Users that others have followed for long, and that something is still told of or connected as.
     pub held_up: Vec<String>,
+    /// Secrets for others than pods that are gone and not made again, each with both of its users, as which somebody is connected.
+    pub unmade: Vec<(String, [String; 2])>,
     /// Why the rest could not be done.
     pub problem: Option<Problem>,
 }
@@ -119,9 +128,20 @@ pub struct Minted {
     seen: Mutex<HashMap<String, (String, Instant, Found)>>,
     hubs: Mutex<HashMap<String, Arc<Management>>>,
     ending: Mutex<HashMap<String, Instant>>,
+    fence: Fence,
 }
 
 impl Minted {
+    /// Of a process that may change users while a fence is open.
+    pub(crate) fn new(fence: Fence) -> Self {
+        Self { fence, ..Self::default() }
+    }
+
+    /// The management API at an address.
+    pub(crate) fn management(&self, address: ManagementAddress) -> Result<Arc<Management>, Problem> {
+        Management::new(address).map(|management| Arc::new(management.fenced(self.fence.clone())))
+    }
+
     /// Makes sure of an object's users; what was seen to be well a moment ago is not looked at again.
     pub(crate) async fn ensure(&self, look: &Look<'_>, address: &ManagementAddress, at: Instant) -> Found {
         let uid = &look.order.uid;
@@ -132,8 +152,8 @@ impl Minted {
         {
             return found.clone();
         }
-        let management = match Management::new(address.clone()) {
-            Ok(management) => Arc::new(management),
+        let management = match self.management(address.clone()) {
+            Ok(management) => management,
             Err(problem) => return Found { problem: Some(problem), ..look.blind().await },
         };
         self.hubs().insert(uid.clone(), Arc::clone(&management));
@@ -249,11 +269,8 @@ impl Look<'_> {
                 continue;
             }
             if known.seen.current().is_none() {
-                let message = format!(
-                    "secret {} is gone and connections are open with both of its users' passwords: it is made again once one of them has none",
-                    role.secret(&self.order.name)
-                );
-                return Err(Problem::new("UsersInUse", message));
+                let users = Generation::BOTH.map(|generation| self.user(role, generation));
+                found.unmade.push((role.secret(&self.order.name), users));
             }
             found.keys.extend(key(role.secret(&self.order.name), &known.kept).map(|key| (role, key)));
             found.held_up.extend(known.seen.held_up(lives, self.now).map(|g| self.user(role, g)));
@@ -269,7 +286,7 @@ impl Look<'_> {
         for (side, generation) in sides.iter_mut().zip(Generation::BOTH) {
             let (name, password) = (self.user(role, generation), kept.passwords.get(&generation));
             side.minted = password.map(|password| password.minted);
-            side.used = self.order.used.contains(&(secret.clone(), generation.key()));
+            side.used = self.is_used(&secret, generation, &kept);
             let Some(told) = management.user(&name).await? else { continue };
             let granted = management.grant(&name, &self.vhost()?).await?.as_ref() == Some(grant);
             let fits = !told.tagged && password.is_some_and(|password| told.has(&password.text));
@@ -281,7 +298,7 @@ impl Look<'_> {
         let right = |(generation, password): (&Generation, &Password)| {
             password.uri == kept::address(&self.hub.uri, &self.user(role, *generation), &password.text)
         };
-        let addressed = kept.passwords.iter().all(right);
+        let addressed = kept.passwords.iter().all(right) && kept.aliases == self.aliases(&secret, &kept);
         let [a, b] = sides;
         Ok(Known { seen: Seen { current: kept.current, addressed, turned: kept.turned, a, b }, kept })
     }
@@ -349,8 +366,27 @@ impl Look<'_> {
             password.uri = kept::address(&self.hub.uri, &self.user(role, *generation), &password.text);
         }
         let secret = role.secret(&self.order.name);
+        kept.aliases = self.aliases(&secret, &kept);
         let user = |generation| self.user(role, generation);
         kept.write(self.client, &self.place(&secret), user, self.metrics, &self.cause.because(why)).await
+    }
+
+    /// A pod is told of a user, or is told of the other one and is older than that one's password: it may have this one by an alias.
+    fn is_used(&self, secret: &str, generation: Generation, kept: &Kept) -> bool {
+        let told = |generation: Generation| self.order.used.get(&(secret.to_owned(), generation.key()));
+        let other = kept.passwords.get(&generation.other()).map(|password| password.minted);
+        let older = |(at, minted): (Timestamp, Timestamp)| minted.duration_since(at) >= CLOCKS;
+        told(generation).is_some() || told(generation.other()).copied().flatten().zip(other).is_some_and(older)
+    }
+
+    /// Pods may be made anew of what is told of a user whose password is gone with a deleted secret: they get the current one.
+    fn aliases(&self, secret: &str, kept: &Kept) -> BTreeMap<Generation, String> {
+        let Some(current) = kept.current.and_then(|current| kept.passwords.get(&current)) else {
+            return BTreeMap::new();
+        };
+        let told = |g: &Generation| self.order.used.contains_key(&(secret.to_owned(), g.key()));
+        let lost = Generation::BOTH.into_iter().filter(|g| !kept.passwords.contains_key(g)).filter(told);
+        lost.map(|generation| (generation, current.uri.clone())).collect()
     }
 
     fn user(&self, role: Role, generation: Generation) -> String {

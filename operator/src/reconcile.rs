@@ -5,7 +5,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use drover_crds::api::{Phase, Status};
 use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Resource as _, ResourceExt as _, core::DeserializeGuard};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+};
 use kube_runtime::{
     controller::Action,
     finalizer::{self, Event, finalizer},
@@ -15,10 +18,15 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     audit::{Cause, Effect, Outcome, Verb, refusal},
+    condition::find,
     context::{Caches, Context, now},
     metrics::ObjectLabels,
     names::FINALIZER,
-    pipeline::{act, report::is_ready},
+    pipeline::{
+        act::{self, tell},
+        plan::Notice,
+        report::is_ready,
+    },
 };
 
 /// No reconcile takes longer.
@@ -77,10 +85,15 @@ pub(crate) async fn reconcile<K: Kind>(
     object: Arc<DeserializeGuard<K>>,
     ctx: Arc<(Context, Caches)>,
 ) -> Result<Action, Error> {
-    // One that cannot be read is left alone until it is changed.
-    let Ok(object) = &object.0 else { return Ok(Action::await_change()) };
-    let object = Arc::new(object.clone());
     let (context, caches) = &*ctx;
+    let object = match &object.0 {
+        Ok(whole) => Arc::new(whole.clone()),
+        Err(unreadable) => {
+            tell(context, &*object, &unread(unreadable)).await;
+            context.metrics.failures.inc();
+            return Ok(Action::await_change());
+        }
+    };
     caches.ready().await;
     let start = now().1;
     let span = object.span();
@@ -128,6 +141,15 @@ async fn guarded<K: Kind>(ctx: &Context, caches: &Caches, object: Arc<K>) -> Res
     }
 }
 
+/// One that cannot be read is left alone until it is changed.
+fn unread(object: &InvalidObject) -> Notice {
+    let note = format!(
+        "the operator cannot read this object and leaves it as it is: {}. Its custom resource definition is of another version than the operator: upgrade both",
+        object.error
+    );
+    Notice { warning: true, reason: "Unreadable".to_owned(), action: "Read", note }
+}
+
 /// What is about to become of the finalizer, if anything.
 struct Finalizing(Option<(Verb, Cause)>);
 
@@ -156,17 +178,15 @@ impl Finalizing {
     }
 }
 
-/// Names an object in metrics.
-pub(crate) fn labels(object: &impl Kind) -> ObjectLabels {
-    ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
-}
-
 /// What a status says, as metrics.
 pub(crate) fn measure(ctx: &Context, object: &impl Kind, status: Option<&Status>) {
     let Some(status) = status else { return };
-    let labels = labels(object);
+    let labels = ObjectLabels::of(object);
     ctx.metrics.ready.get_or_create(&labels).set(i64::from(is_ready(status)));
+    let in_use = find(&status.conditions, "HubReady").is_some_and(|c| c.reason == "UsersInUse");
+    ctx.metrics.users_in_use.get_or_create(&labels).set(in_use.into());
     ctx.metrics.replicas.get_or_create(&labels).set(i64::from(status.replicas.unwrap_or(0)));
+    ctx.metrics.scale.wanted(&labels, status.scale.as_ref().map(|scale| scale.desired));
     if let Some(dead) = status.dead_letters {
         ctx.metrics.dead_letters.get_or_create(&labels).set(dead);
     }

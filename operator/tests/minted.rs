@@ -99,6 +99,10 @@ impl Server {
         Client::new(tower::service_fn(answer), "n")
     }
 
+    fn delete(&self, secret: &str) {
+        self.0.lock().unwrap().remove(secret).expect("it is there");
+    }
+
     fn text(&self, secret: &str, key: &str) -> Option<String> {
         let secret: Secret = serde_json::from_value(self.0.lock().unwrap().get(secret)?.clone()).unwrap();
         let ByteString(bytes) = secret.data?.get(key)?.clone();
@@ -141,7 +145,7 @@ impl Test {
             owner: OwnerReference { uid: name.clone(), ..OwnerReference::default() },
             labels: BTreeMap::new(),
             roles: minted::of_pipeline(&pipeline, &BTreeSet::new()),
-            used: BTreeSet::new(),
+            used: BTreeMap::new(),
             days: 30,
         };
         let management = ManagementAddress::new(&variable("DROVER_TEST_HUB_MANAGEMENT_URI"), &address).unwrap();
@@ -199,7 +203,7 @@ impl Test {
     /// A look so long after the beginning, while pods are told of some keys of the worker's secret.
     async fn settle(&self, after: SignedDuration, used: &[&str]) -> Found {
         let secret = Role::Worker.secret(&self.name);
-        let used = used.iter().map(|key| (secret.clone(), (*key).to_owned())).collect();
+        let used = used.iter().map(|key| ((secret.clone(), (*key).to_owned()), None)).collect();
         self.look(after, &Order { used, ..self.order.clone() }, &self.management).await
     }
 
@@ -506,6 +510,38 @@ async fn passwords_are_renewed_under_load_and_no_message_is_lost() {
     assert!(dead.iter().all(|n| is_broken(*n)), "dead-lettered without a fault: {dead:?}");
     stop_new.send(()).unwrap();
     tokio::time::timeout(PATIENCE, new).await.unwrap().unwrap();
+    t.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_its_secret_deleted_pods_start_that_are_told_of_either_user_and_nobody_is_cut_off() {
+    let t = Test::new("deleted").await;
+    let worker = |key: &'static str| t.connect(Role::Worker, key);
+    t.settle(NOW, &[]).await;
+    let first = worker("uri-a").await.unwrap();
+    t.server.delete(&Role::Worker.secret(&t.name));
+    let found = t.settle(NOW, &["uri-a"]).await;
+    assert_eq!((found.problem, found.keys[&Role::Worker].key.as_str()), (None, "uri-b"));
+    assert_eq!(
+        t.uri(Role::Worker, "uri-a"),
+        t.uri(Role::Worker, "uri-b"),
+        "who is told of the one before has the new one"
+    );
+    let second = worker("uri-a").await.expect("a pod of the revision before starts");
+
+    // Again, with both users at work: one of them gets another password.
+    t.server.delete(&Role::Worker.secret(&t.name));
+    let found = t.settle(NOW, &["uri-a", "uri-b"]).await;
+    assert_eq!(found.problem, None);
+    for key in ["uri-a", "uri-b"] {
+        worker(key).await.unwrap_or_else(|reason| panic!("{key}: {reason}"));
+    }
+    assert!(first.status().connected() && second.status().connected());
+
+    // An address for nobody goes.
+    t.settle(NOW, &[&found.keys[&Role::Worker].key]).await;
+    let left = ["uri-a", "uri-b"].map(|key| t.server.text(&Role::Worker.secret(&t.name), key).is_some());
+    assert_eq!(left.into_iter().filter(|there| *there).count(), 1);
     t.clear().await;
 }
 

@@ -12,6 +12,9 @@ const OVERLAP: SignedDuration = SignedDuration::from_mins(1);
 /// Devices that are switched off, and gateways that somebody has to tell, have so long.
 const OVERLAP_OUTSIDE: SignedDuration = SignedDuration::from_hours(24);
 
+/// A user that goes on being used for so long after that is told of.
+const LATE: SignedDuration = SignedDuration::from_hours(1);
+
 /// What is known of one of the two users.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Side {
@@ -19,10 +22,17 @@ pub struct Side {
     pub minted: Option<Timestamp>,
     /// What the hub has; `None` where it has no such user.
     pub user: Option<User>,
-    /// A pod, or what makes pods, is told of it.
+    /// A pod, or what makes pods, is told of it, or may have been told of it in place of the other.
     pub used: bool,
     /// Its open connections; `None` where that was not asked.
     pub connections: Option<usize>,
+}
+
+impl Side {
+    /// Its open connections, as many as there may be where that was not asked.
+    fn open(&self) -> usize {
+        self.connections.unwrap_or(usize::MAX)
+    }
 }
 
 /// A user that the hub has.
@@ -75,6 +85,8 @@ pub struct Lives {
     pub rotate: SignedDuration,
     /// The one before stays at least so long.
     pub overlap: SignedDuration,
+    /// Who has the passwords is not told anew by the operator.
+    pub outside: bool,
 }
 
 impl Lives {
@@ -82,7 +94,7 @@ impl Lives {
     #[must_use]
     pub fn new(days: u32, outside: bool) -> Self {
         let rotate = SignedDuration::from_hours(24 * i64::from(days));
-        Self { rotate, overlap: if outside { OVERLAP_OUTSIDE } else { OVERLAP } }
+        Self { rotate, overlap: if outside { OVERLAP_OUTSIDE } else { OVERLAP }, outside }
     }
 }
 
@@ -109,7 +121,7 @@ impl Seen {
         if written && !self.addressed {
             return Some(Step::Address);
         }
-        let Some(current) = self.current() else { return self.begin() };
+        let Some(current) = self.current() else { return self.begin(lives) };
         self.mend(current).or_else(|| self.beside(current, lives, now))
     }
 
@@ -123,7 +135,7 @@ impl Seen {
     }
 
     /// Nobody is told of a user yet, or the secret was deleted: pods may have its passwords all the same.
-    fn begin(&self) -> Option<Step> {
+    fn begin(&self, lives: Lives) -> Option<Step> {
         if let Some(begun) =
             Generation::BOTH.into_iter().filter(|g| self.side(*g).minted.is_some()).max_by_key(|g| self.side(*g).minted)
         {
@@ -132,7 +144,10 @@ impl Seen {
         let idle = |g: &Generation| self.side(*g).user.is_none() || self.side(*g).connections == Some(0);
         // The one that the fewest have: none at the hub, then none that pods are told of.
         let free = Generation::BOTH.into_iter().filter(idle);
-        free.min_by_key(|g| (self.side(*g).user.is_some(), self.side(*g).used)).map(Step::Write)
+        let free = free.min_by_key(|g| (self.side(*g).user.is_some(), self.side(*g).used));
+        // Open connections outlive their password, and pods of ours are followed by others that are told of the new one.
+        let fewest = || Generation::BOTH.into_iter().min_by_key(|g| (self.side(*g).used, self.side(*g).open()));
+        free.or_else(|| if lives.outside { None } else { fewest() }).map(Step::Write)
     }
 
     /// What becomes of the one beside the current: it is to follow, or to go, or there is none and the time for it has come.
@@ -156,13 +171,14 @@ impl Seen {
         other.minted.and_then(|_| self.mend(current.other()))
     }
 
-    /// The user whose successor's time has come and that something is still connected as.
+    /// The user that another has followed for long and that something is still told of, or connected as.
     #[must_use]
     pub fn held_up(&self, lives: Lives, now: Timestamp) -> Option<Generation> {
         let current = self.current()?;
-        let due = now.duration_since(self.side(current).minted?) >= lives.rotate;
+        let since = self.turned.or(self.side(current).minted)?;
+        let late = now.duration_since(since) >= lives.overlap.saturating_add(LATE);
         let other = self.side(current.other());
-        (due && self.next(lives, now).is_none() && other.user.is_some()).then(|| current.other())
+        (late && self.next(lives, now).is_none() && other.user.is_some()).then(|| current.other())
     }
 }
 

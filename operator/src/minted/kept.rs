@@ -54,6 +54,8 @@ pub(crate) struct Kept {
     /// Since when.
     pub(super) turned: Option<Timestamp>,
     pub(super) passwords: BTreeMap<Generation, Password>,
+    /// Addresses with the current user for pods that are told of one that has no password any more.
+    pub(super) aliases: BTreeMap<Generation, String>,
 }
 
 /// Where a secret is, and whose it is.
@@ -107,8 +109,16 @@ impl Kept {
             let uri = text(generation.key()).unwrap_or_default();
             Some((generation, Password { text: text(password_key(generation))?, minted, uri }))
         });
+        let alias = |generation: Generation| {
+            text(password_key(generation))
+                .is_none()
+                .then(|| text(generation.key()))
+                .flatten()
+                .map(|uri| (generation, uri))
+        };
         Self {
             exists: true,
+            aliases: Generation::BOTH.into_iter().filter_map(alias).collect(),
             current: secret.annotations().get(GENERATION).and_then(|text| Generation::parse(text)),
             turned: secret.annotations().get(TURNED).and_then(|at| at.parse().ok()),
             passwords: passwords.collect(),
@@ -124,6 +134,7 @@ impl Kept {
             data.insert(generation.key(), password.uri.clone());
             annotations.insert(format!("{MINTED}{}", generation.as_str()), password.minted.to_string());
         }
+        data.extend(self.aliases.iter().map(|(generation, uri)| (generation.key(), uri.clone())));
         if let Some((current, password)) = self.current.and_then(|g| Some((g, self.passwords.get(&g)?))) {
             annotations.insert(GENERATION.to_owned(), current.as_str().to_owned());
             annotations.extend(self.turned.map(|at| (TURNED.to_owned(), at.to_string())));
@@ -196,6 +207,7 @@ mod tests {
             current: Some(Generation::B),
             turned: Some(Timestamp::from_second(3).unwrap()),
             passwords: [(Generation::A, password("one", 1)), (Generation::B, password("two", 2))].into(),
+            aliases: BTreeMap::new(),
         };
         let labels = BTreeMap::new();
         let owner = OwnerReference { uid: "u".to_owned(), ..OwnerReference::default() };
@@ -206,6 +218,13 @@ mod tests {
         assert_eq!(text("uri-a"), "amqps://one:one@hub:5671/%2fv");
         assert_eq!([text("uri"), text("username"), text("password")], [text("uri-b"), "user-b".into(), "two".into()]);
         assert!(!format!("{kept:?}").contains("two"), "no password is shown");
+        let b = kept.passwords[&Generation::B].clone();
+        let alias = Kept {
+            aliases: [(Generation::A, b.uri.clone())].into(),
+            passwords: [(Generation::B, b)].into(),
+            ..kept.clone()
+        };
+        assert_eq!(Kept::read(&alias.secret(&place, |_| String::new())), alias);
         let none =
             Kept { current: None, turned: None, passwords: BTreeMap::new(), ..kept }.secret(&place, |_| String::new());
         assert_eq!(none.data, Some(BTreeMap::new()));

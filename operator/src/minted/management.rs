@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::grant::Grant;
-use crate::{problem::Problem, reconcile::chain, secrets::Data};
+use crate::{lease::Fence, problem::Problem, reconcile::chain, secrets::Data};
 
 /// Key of the hub's secret with the API's address.
 pub(crate) const KEY: &str = "managementUri";
@@ -148,6 +148,7 @@ fn hash(salt: &[u8], password: &str) -> Vec<u8> {
 pub struct Management {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     address: ManagementAddress,
+    fence: Fence,
 }
 
 impl Management {
@@ -162,7 +163,12 @@ impl Management {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .build(tls::connector(config, PATIENCE));
-        Ok(Self { client, address })
+        Ok(Self { client, address, fence: Fence::default() })
+    }
+
+    /// Changes nothing unless a fence is open.
+    pub(super) fn fenced(self, fence: Fence) -> Self {
+        Self { fence, ..self }
     }
 
     /// A user; `None` where there is none.
@@ -235,6 +241,9 @@ impl Management {
 
     /// What the API answers; `None` where it says that something is not there.
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Option<Value>, Problem> {
+        if method != Method::GET && !self.fence.is_open() {
+            return Err(self.unreachable("another replica leads"));
+        }
         let uri = format!("{}/api/{path}", self.address.url);
         let body = body.map(Value::to_string).unwrap_or_default();
         let user = format!("{}:{}", self.address.user, self.address.password);
@@ -385,6 +394,13 @@ mod tests {
             let problem = management.meaning(&method, 404, body).unwrap_err();
             assert!(problem.message.contains("https://m/behind"), "{problem:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_lead_changes_nothing() {
+        let management = Management::new(ManagementAddress::new("https://a:sesame@m", &hub()).unwrap()).unwrap();
+        let problem = management.fenced(Fence::shut()).delete("u").await.unwrap_err();
+        assert!(problem.message.ends_with("another replica leads"), "{problem:?}");
     }
 
     #[test]

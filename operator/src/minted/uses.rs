@@ -1,27 +1,38 @@
 //! What is told of which password, and where revisions that still run publish to: from what an object owns. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_worker::{settings as var, stream::settings as stream};
-use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
+use k8s_openapi::{
+    api::core::v1::{PodSpec, PodTemplateSpec},
+    jiff::Timestamp,
+};
 use serde_json::Value;
 
 use crate::{names, pipeline::snapshot::Owned};
 
-/// Keys of secrets, by the secret's name, that pods are told of: those that run, those that a Deployment makes, and those that one could
-/// be made of again.
-pub(crate) fn keys(owned: &Owned) -> BTreeSet<(String, String)> {
+/// Keys of secrets, by the secret's name, that pods are told of, each with when the oldest pod that is was made.
+pub type Uses = BTreeMap<(String, String), Option<Timestamp>>;
+
+/// Of pods that run, those that a Deployment makes, and those that one could be made of again.
+pub(crate) fn keys(owned: &Owned) -> Uses {
     let all = owned.deployments.iter().chain(&owned.previews).chain(&owned.suspects);
     let made = all.filter_map(|d| d.spec.as_ref()?.template.spec.as_ref()).flat_map(of);
     let done = |phase: &str| matches!(phase, "Succeeded" | "Failed");
     let alive = owned.pods.iter().filter(|p| !p.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(done));
-    let run = alive.filter_map(|p| p.spec.as_ref()).flat_map(of);
+    let run = alive.filter_map(|p| Some((p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.spec.as_ref()?)));
+    let run = run.flat_map(|(at, spec)| of(spec).map(move |key| (key, at)));
     let kept = owned.config_maps.iter().filter_map(|c| {
         let template: PodTemplateSpec =
             serde_json::from_str(c.metadata.annotations.as_ref()?.get(names::TEMPLATE)?).ok()?;
         Some(of(&template.spec?).collect::<Vec<_>>())
     });
-    made.chain(run).chain(kept.flatten()).collect()
+    let mut uses: Uses = made.chain(kept.flatten()).map(|key| (key, None)).collect();
+    for (key, at) in run {
+        let oldest: &mut Option<Timestamp> = uses.entry(key).or_default();
+        *oldest = (*oldest).into_iter().chain(at).min();
+    }
+    uses
 }
 
 fn of(spec: &PodSpec) -> impl Iterator<Item = (String, String)> + use<'_> {
@@ -79,7 +90,7 @@ mod tests {
                 .into(),
             ..Owned::default()
         };
-        let keys: Vec<String> = keys(&owned).into_iter().map(|(_, key)| key).collect();
+        let keys: Vec<String> = keys(&owned).into_iter().map(|((_, key), _)| key).collect();
         assert_eq!(keys, ["asleep", "kept", "pending", "preview", "running", "suspects"]);
     }
 

@@ -244,7 +244,7 @@ async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed, cause: &Cause) 
 }
 
 /// An Event that cannot be published is not worth a failed reconcile.
-pub(crate) async fn tell<K: Object>(ctx: &Context, object: &K, notice: &Notice) {
+pub(crate) async fn tell<K: Resource<DynamicType = ()>>(ctx: &Context, object: &K, notice: &Notice) {
     let event = Event {
         type_: if notice.warning { EventType::Warning } else { EventType::Normal },
         reason: notice.reason.clone(),

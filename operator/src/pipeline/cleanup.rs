@@ -89,7 +89,7 @@ pub(super) fn forget(ctx: &Context, object: &IngestPipeline) {
     ctx.redrives.forget(&uid);
     ctx.topologies.forget(&uid);
     ctx.minted.forget(&uid);
-    ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
+    ctx.metrics.forget(&ObjectLabels::of(object));
 }
 
 async fn remove(ctx: &Context, seen: &Snapshot, pipeline: &Pipeline) -> Result<Outcome, Problem> {

@@ -83,7 +83,7 @@ pub(super) async fn observe(ctx: &Context, caches: &Caches, object: Arc<IngestPi
 fn sampled(ctx: &Context, caches: &Caches, seen: &Snapshot, hub: &Arc<Hub>) -> Option<Decision> {
     let pipeline = seen.admitted.as_ref().ok()?;
     let subject = Subject {
-        labels: ObjectLabels { namespace: seen.object.namespace().unwrap_or_default(), name: seen.object.name_any() },
+        labels: ObjectLabels::of(&*seen.object),
         queue: pipeline.queue.clone(),
         policy: size::policy(&pipeline.scaling),
         replicas: u32::try_from(size::running(&seen.owned)).unwrap_or(0),

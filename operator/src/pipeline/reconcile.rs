@@ -10,8 +10,9 @@ use tracing::Span;
 use super::{act, cleanup, decide, letters, observe, snapshot::Snapshot};
 use crate::{
     context::{Caches, Context},
+    metrics::ObjectLabels,
     problem::External,
-    reconcile::{Error, Kind, labels, measure},
+    reconcile::{Error, Kind, measure},
 };
 
 impl Kind for IngestPipeline {
@@ -43,7 +44,7 @@ impl Kind for IngestPipeline {
 
 /// What is apart from the stream.
 fn measure_letters(ctx: &Context, seen: &Snapshot) {
-    let labels = labels(&*seen.object);
+    let labels = ObjectLabels::of(&*seen.object);
     if let Some(waiting) = &seen.suspects {
         ctx.metrics.suspects.get_or_create(&labels).set(waiting.iter().copied().map(i64::from).sum());
     }

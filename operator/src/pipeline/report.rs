@@ -210,21 +210,30 @@ pub(super) fn why(decision: &Decision) -> String {
 fn hub_ready(seen: &Snapshot) -> Finding {
     match &seen.hub {
         External::Fine(_) => {
-            let held_up = seen.secrets.as_ref().and_then(|secrets| held_up(secrets.minted.as_ref()?));
-            let message = format!("queues, exchange and bindings are there{}", held_up.unwrap_or_default());
-            Finding::new("HubReady", Some(true), "Connected", message)
+            connected("queues, exchange and bindings are there", seen.secrets.as_ref().and_then(|s| s.minted.as_ref()))
         }
         External::Problem(problem) => Finding::bad("HubReady", problem),
         External::Unseen => Finding::new("HubReady", None, "NotChecked", "not looked at while the spec is refused"),
     }
 }
 
-/// That passwords are older than they should be, if they are.
-pub(crate) fn held_up(minted: &Found) -> Option<String> {
-    let users = minted.held_up.join(", ");
-    (!users.is_empty()).then(|| {
-        format!("; passwords are not renewed while something is told of, or connected as, the users before: {users}")
-    })
+/// All is there, and perhaps passwords are in use that should not be.
+pub(crate) fn connected(there: &str, minted: Option<&Found>) -> Finding {
+    let mut told = vec![there.to_owned()];
+    let Found { held_up, unmade, .. } = minted.cloned().unwrap_or_default();
+    if !held_up.is_empty() {
+        let users = held_up.join(", ");
+        told.push(format!(
+            "something is still told of, or connected as, users that others have followed, and they are not followed again before that ends: {users}"
+        ));
+    }
+    told.extend(unmade.iter().map(|(secret, [a, b])| {
+        format!(
+            "secret {secret} is gone and is made again once nothing is connected as {a} or as {b}, or one of them is deleted at the hub"
+        )
+    }));
+    let reason = if told.len() > 1 { "UsersInUse" } else { "Connected" };
+    Finding::new("HubReady", Some(true), reason, told.join("; "))
 }
 
 fn store_ready(seen: &Snapshot) -> Finding {

@@ -74,7 +74,7 @@ impl Scales {
         let pod_seconds = since * f64::from(entry.running);
         let labels = entry.subject.labels.clone();
         if let Some(decision) = &entry.decision {
-            self.metrics.scale.decided(&labels, decision);
+            self.metrics.scale.seen(&labels, &decision.numbers, decision.sink_limited);
             self.metrics.scale.ran(&labels, pod_seconds);
         }
         drop(entries);

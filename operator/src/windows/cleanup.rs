@@ -67,7 +67,7 @@ pub(super) fn forget(ctx: &Context, object: &WindowQuery) {
     ctx.journal.forget(&uid);
     ctx.windows.forget(&uid);
     ctx.minted.forget(&uid);
-    ctx.metrics.forget(&ObjectLabels { namespace: object.namespace().unwrap_or_default(), name: object.name_any() });
+    ctx.metrics.forget(&ObjectLabels::of(object));
 }
 
 /// Workers first, which would make what is missing anew; then what brings messages; the state last, so that a failure is found again.

@@ -267,7 +267,7 @@ fn watched(ctx: &Context, caches: &Caches, seen: &Snapshot, hub: &Arc<Hub>) -> O
     };
     let state = state(query);
     let subject = Subject {
-        labels: ObjectLabels { namespace: seen.object.namespace().unwrap_or_default(), name: seen.object.name_any() },
+        labels: ObjectLabels::of(&*seen.object),
         policy: size::policy(&query.scaling),
         replicas: u32::try_from(size::running(&seen.owned)).unwrap_or(0),
         pods: caches.pods.clone(),

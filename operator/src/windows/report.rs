@@ -20,7 +20,7 @@ use crate::{
     condition::find,
     finding::{COUNTED, Finding, accepted, both, summary, workers_unknown},
     lag_history, names,
-    pipeline::{plan::Notice, pods, report::held_up},
+    pipeline::{plan::Notice, pods, report::connected},
     problem::{External, Problem},
     rollout::{Command, remember},
 };
@@ -221,13 +221,8 @@ fn hub_ready(seen: &Snapshot) -> Finding {
         (External::Problem(problem), _) => Finding::bad("HubReady", problem),
         (External::Fine(_), Some(holding)) => finding(Some(false), &holding.reason, holds(holding)),
         (External::Fine(facts), None) => {
-            let held_up = seen.secrets.as_ref().and_then(|secrets| held_up(secrets.minted.as_ref()?));
-            let held_up = held_up.unwrap_or_default();
-            finding(
-                Some(true),
-                "Connected",
-                format!("{} streams, exchanges and bindings are there{held_up}", facts.routed),
-            )
+            let there = format!("{} streams, exchanges and bindings are there", facts.routed);
+            connected(&there, seen.secrets.as_ref().and_then(|s| s.minted.as_ref()))
         }
         (External::Unseen, _) if seen.admitted.is_ok() => {
             finding(None, "NotChecked", "not looked at: the store comes first".to_owned())

@@ -120,11 +120,9 @@ impl Watches {
         let changed = entry.decision.as_ref().map(told) != Some(told(&decision));
         entry.decision = Some(decision);
         let labels = entry.subject.labels.clone();
-        drop(entries);
-        let measured =
-            scaling::Decision { desired: decision.desired, numbers: decision.numbers, ..scaling::Decision::default() };
-        self.metrics.scale.decided(&labels, &measured);
+        self.metrics.scale.seen(&labels, &decision.numbers, false);
         self.metrics.scale.ran(&labels, since * f64::from(u32::try_from(running).unwrap_or(u32::MAX)));
+        drop(entries);
         if changed {
             self.tell(&labels);
         }

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIVES: Lives = Lives { rotate: SignedDuration::from_hours(24 * 30), overlap: OVERLAP };
+const LIVES: Lives = Lives { rotate: SignedDuration::from_hours(24 * 30), overlap: OVERLAP, outside: true };
+const INSIDE: Lives = Lives { outside: false, ..LIVES };
 
 fn at(hours: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours)
@@ -54,9 +55,13 @@ fn after(mut seen: Seen, step: Step, now: Timestamp) -> Seen {
     seen
 }
 
-fn run(mut seen: Seen, now: Timestamp) -> (Vec<Step>, Seen) {
+fn run(seen: Seen, now: Timestamp) -> (Vec<Step>, Seen) {
+    run_with(LIVES, seen, now)
+}
+
+fn run_with(lives: Lives, mut seen: Seen, now: Timestamp) -> (Vec<Step>, Seen) {
     let mut steps = Vec::new();
-    while let Some(step) = seen.next(LIVES, now) {
+    while let Some(step) = seen.next(lives, now) {
         steps.push(step);
         assert!(steps.len() < 16, "it does not end: {steps:?}");
         seen = after(seen, step, now);
@@ -110,7 +115,8 @@ fn a_turn_waits_for_the_one_before_it_and_says_for_whom() {
     let held = followed();
     assert_eq!(held.next(LIVES, at(2_000)), None);
     assert_eq!(held.held_up(LIVES, at(2_000)), Some(A));
-    assert_eq!(held.held_up(LIVES, at(721)), None, "it is not due");
+    let soon = at(721);
+    assert_eq!([soon, soon + OVERLAP].map(|now| held.held_up(LIVES, now)), [None, Some(A)], "it has an hour");
     assert_eq!(settled().held_up(LIVES, at(2_000)), None, "it is due and done");
 }
 
@@ -145,6 +151,9 @@ fn a_deleted_secret_takes_away_no_password_that_is_in_use() {
     }
     let both = Seen { b: Side { connections: Some(1), ..lost(3).a }, ..lost(3) };
     assert_eq!(both.next(LIVES, at(1)), None, "both may be in use");
+    assert_eq!(both.next(INSIDE, at(1)), Some(Step::Write(B)), "fewer have it, and pods are made anew");
+    let unused = Seen { a: Side { used: false, ..both.a }, ..both };
+    assert_eq!(unused.next(INSIDE, at(1)), Some(Step::Write(A)), "no pod has it");
     let one = Seen { b: Side { connections: Some(0), ..lost(3).a }, ..lost(3) };
     assert_eq!(one.next(LIVES, at(1)), Some(Step::Write(B)));
 }
@@ -172,6 +181,8 @@ fn any_seen() -> impl Strategy<Value = Seen> {
 proptest! {
     #[test]
     fn from_anywhere_it_ends_with_a_user_that_works_or_waits_for_connections(seen in any_seen(), hours in 0i64..4_000) {
+        let inside = run_with(INSIDE, seen, at(hours)).1;
+        prop_assert!(inside.current().is_some(), "it waits for nothing: {:?}", inside);
         let (steps, end) = run(seen, at(hours));
         match end.current() {
             Some(current) => {

@@ -544,7 +544,13 @@ fn a_password_that_cannot_be_renewed_is_told_with_its_user() {
     world.step();
     let told = find(&world.status().conditions, "HubReady").map(|c| c.message.clone()).unwrap();
     assert!(told.contains("drover.n.p.0.worker-a"), "{told}");
-    assert_eq!(reason(&world, "HubReady"), "True Connected");
+    assert_eq!(reason(&world, "HubReady"), "True UsersInUse");
+    let unmade = vec![("p-hub-publisher".to_owned(), ["a".to_owned(), "b".to_owned()])];
+    world.secrets.as_mut().unwrap().minted = Some(Found { unmade, ..Found::default() });
+    world.step();
+    let told = find(&world.status().conditions, "HubReady").map(|c| c.message.clone()).unwrap();
+    assert!(told.contains("p-hub-publisher") && told.contains("as a or as b"), "{told}");
+    assert_eq!(reason(&world, "HubReady"), "True UsersInUse");
 }
 
 #[test]
