@@ -117,13 +117,15 @@ impl Scale {
         self.limited.get_or_create(labels).set(sink_limited.into());
     }
 
-    /// So many workers are wanted by what the spec makes of the decision; `None` where nothing is decided, and nothing is known then.
+    /// So many workers are wanted by what the spec makes of the decision; `None` where nothing is decided.
     pub(crate) fn wanted(&self, labels: &ObjectLabels, replicas: Option<i32>) {
         match replicas {
             Some(replicas) => {
                 self.desired.get_or_create(labels).set(replicas.into());
             }
-            None => self.unknown(labels),
+            None => {
+                self.desired.remove(labels);
+            }
         }
     }
 
@@ -132,7 +134,8 @@ impl Scale {
         self.replica_seconds.get_or_create(labels).inc_by(pod_seconds);
     }
 
-    fn unknown(&self, labels: &ObjectLabels) {
+    /// Nothing is sampled any more.
+    pub(crate) fn unknown(&self, labels: &ObjectLabels) {
         for family in [&self.lag, &self.backlog, &self.arrivals, &self.rate] {
             family.remove(labels);
         }
@@ -266,13 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_decided_any_more_nothing_is_told_of_it() {
+    fn where_nothing_is_sampled_any_more_nothing_is_told_of_it() {
         let (metrics, labels) = (Metrics::default(), labels("IngestPipeline"));
         metrics.scale.seen(&labels, &Numbers { lag: Some(3.0), ..Numbers::default() }, true);
         metrics.scale.ran(&labels, 2.0);
         metrics.scale.wanted(&labels, Some(4));
         assert!(metrics.text().contains(r#"desired_replicas{kind="IngestPipeline",namespace="iot",name="t"} 4"#));
         metrics.scale.wanted(&labels, None);
+        assert!(!metrics.text().contains("desired_replicas{"));
+        metrics.scale.unknown(&labels);
         let text = metrics.text();
         let told: Vec<_> = text.lines().filter(|line| line.contains("IngestPipeline")).collect();
         assert_eq!(told.len(), 1, "but for what it has cost: {told:?}");

@@ -145,7 +145,9 @@ impl Minted {
     /// Makes sure of an object's users; what was seen to be well a moment ago is not looked at again.
     pub(crate) async fn ensure(&self, look: &Look<'_>, address: &ManagementAddress, at: Instant) -> Found {
         let uid = &look.order.uid;
-        let what = format!("{:?} {address:?} {:?}", look.order, look.hub);
+        // Pods come and go; what they are told of is what counts.
+        let used = look.order.used.keys().map(|key| (key.clone(), None)).collect();
+        let what = format!("{:?} {address:?} {:?}", Order { used, ..look.order.clone() }, look.hub);
         if let Some((known, when, found)) = self.seen().get(uid)
             && *known == what
             && at.duration_since(*when) < FRESH
@@ -298,7 +300,7 @@ impl Look<'_> {
         let right = |(generation, password): (&Generation, &Password)| {
             password.uri == kept::address(&self.hub.uri, &self.user(role, *generation), &password.text)
         };
-        let addressed = kept.passwords.iter().all(right) && kept.aliases == self.aliases(&secret, &kept);
+        let addressed = kept.passwords.iter().all(right) && self.aliased(&secret, &kept);
         let [a, b] = sides;
         Ok(Known { seen: Seen { current: kept.current, addressed, turned: kept.turned, a, b }, kept })
     }
@@ -377,6 +379,11 @@ impl Look<'_> {
         let other = kept.passwords.get(&generation.other()).map(|password| password.minted);
         let older = |(at, minted): (Timestamp, Timestamp)| minted.duration_since(at) >= CLOCKS;
         told(generation).is_some() || told(generation.other()).copied().flatten().zip(other).is_some_and(older)
+    }
+
+    /// Aliases that are wanted are there. Others go when the secret is written next: a key may be somebody else's.
+    fn aliased(&self, secret: &str, kept: &Kept) -> bool {
+        self.aliases(secret, kept).iter().all(|(generation, uri)| kept.aliases.get(generation) == Some(uri))
     }
 
     /// Pods may be made anew of what is told of a user whose password is gone with a deleted secret: they get the current one.

@@ -89,7 +89,8 @@ pub(crate) async fn reconcile<K: Kind>(
     let object = match &object.0 {
         Ok(whole) => Arc::new(whole.clone()),
         Err(unreadable) => {
-            tell(context, &*object, &unread(unreadable)).await;
+            // Not told in time, it is told at the next occasion.
+            let _ = tokio::time::timeout(LIMIT, tell(context, &*object, &unread(unreadable))).await;
             context.metrics.failures.inc();
             return Ok(Action::await_change());
         }
@@ -183,8 +184,10 @@ pub(crate) fn measure(ctx: &Context, object: &impl Kind, status: Option<&Status>
     let Some(status) = status else { return };
     let labels = ObjectLabels::of(object);
     ctx.metrics.ready.get_or_create(&labels).set(i64::from(is_ready(status)));
-    let in_use = find(&status.conditions, "HubReady").is_some_and(|c| c.reason == "UsersInUse");
-    ctx.metrics.users_in_use.get_or_create(&labels).set(in_use.into());
+    // Not known while the hub is not looked at.
+    if let Some(hub) = find(&status.conditions, "HubReady").filter(|c| c.status == "True") {
+        ctx.metrics.users_in_use.get_or_create(&labels).set((hub.reason == "UsersInUse").into());
+    }
     ctx.metrics.replicas.get_or_create(&labels).set(i64::from(status.replicas.unwrap_or(0)));
     ctx.metrics.scale.wanted(&labels, status.scale.as_ref().map(|scale| scale.desired));
     if let Some(dead) = status.dead_letters {

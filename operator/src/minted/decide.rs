@@ -147,7 +147,13 @@ impl Seen {
         let free = free.min_by_key(|g| (self.side(*g).user.is_some(), self.side(*g).used));
         // Open connections outlive their password, and pods of ours are followed by others that are told of the new one.
         let fewest = || Generation::BOTH.into_iter().min_by_key(|g| (self.side(*g).used, self.side(*g).open()));
-        free.or_else(|| if lives.outside { None } else { fewest() }).map(Step::Write)
+        let chosen = free.or_else(|| if lives.outside { None } else { fewest() }).map(Step::Write);
+        chosen.or_else(|| Generation::BOTH.into_iter().find_map(|g| self.grant(g)))
+    }
+
+    /// Its rights are others than they should be: no password is needed to mend that.
+    fn grant(&self, generation: Generation) -> Option<Step> {
+        self.side(generation).user.filter(|user| !user.granted).map(|_| Step::Grant(generation))
     }
 
     /// What becomes of the one beside the current: it is to follow, or to go, or there is none and the time for it has come.
@@ -168,7 +174,7 @@ impl Seen {
             return Some(if gone { Step::Drop(current.other()) } else { Step::Delete(current.other()) });
         }
         // Who still has its password goes on with it. Without it, there is nothing that it could be mended with.
-        other.minted.and_then(|_| self.mend(current.other()))
+        if other.minted.is_some() { self.mend(current.other()) } else { self.grant(current.other()) }
     }
 
     /// The user that another has followed for long and that something is still told of, or connected as.

@@ -45,7 +45,7 @@ impl fmt::Debug for Password {
 }
 
 /// What a secret has.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Kept {
     /// It is there.
     pub exists: bool,
@@ -56,6 +56,15 @@ pub(crate) struct Kept {
     pub(super) passwords: BTreeMap<Generation, Password>,
     /// Addresses with the current user for pods that are told of one that has no password any more.
     pub(super) aliases: BTreeMap<Generation, String>,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { exists, current, turned, passwords, aliases } = self;
+        let mut shown = f.debug_struct("Kept");
+        shown.field("exists", exists).field("current", current).field("turned", turned).field("passwords", passwords);
+        shown.field("aliases", &aliases.keys()).finish()
+    }
 }
 
 /// Where a secret is, and whose it is.
@@ -225,6 +234,7 @@ mod tests {
             ..kept.clone()
         };
         assert_eq!(Kept::read(&alias.secret(&place, |_| String::new())), alias);
+        assert!(!format!("{alias:?}").contains("two"), "no password is shown");
         let none =
             Kept { current: None, turned: None, passwords: BTreeMap::new(), ..kept }.secret(&place, |_| String::new());
         assert_eq!(none.data, Some(BTreeMap::new()));

@@ -156,6 +156,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
     if let Some(problem) = found.not_allowed(ctx, &pipeline) {
         // Nothing is connected to, nor sampled any more.
         ctx.scales.forget(&seen.object.uid().unwrap_or_default());
+        ctx.metrics.scale.unknown(&ObjectLabels::of(&*seen.object));
         seen.admitted = Err(problem);
         return None;
     }

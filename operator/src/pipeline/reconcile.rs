@@ -27,9 +27,9 @@ impl Kind for IngestPipeline {
     async fn apply(ctx: &Context, caches: &Caches, object: Arc<Self>) -> Result<Action, Error> {
         let seen = observe::observe(ctx, caches, object).await;
         let plan = decide::decide(&seen);
-        act::act(ctx, &*seen.object, &plan).await.map_err(Error::Act)?;
         measure_letters(ctx, &seen);
         measure(ctx, &*seen.object, plan.status.as_ref().or(seen.object.status.as_ref()));
+        act::act(ctx, &*seen.object, &plan).await.map_err(Error::Act)?;
         Ok(Action::requeue(plan.requeue))
     }
 

@@ -99,6 +99,7 @@ async fn outside(ctx: &Context, seen: &mut Snapshot, instant: Instant) -> Option
     if let Some(problem) = hosts::refusal(&hub).or_else(of_management).or_else(|| hosts::refusal(&store)) {
         // Nothing is connected to, nor listened to any more.
         ctx.windows.forget(&seen.object.uid().unwrap_or_default());
+        ctx.metrics.scale.unknown(&ObjectLabels::of(&*seen.object));
         seen.admitted = Err(problem);
         return None;
     }

@@ -26,8 +26,8 @@ impl Kind for WindowQuery {
     async fn apply(ctx: &Context, caches: &Caches, object: Arc<Self>) -> Result<Action, Error> {
         let seen = observe::observe(ctx, caches, object).await;
         let plan = decide::decide(&seen);
-        act::act(ctx, &*seen.object, &plan).await.map_err(Error::Act)?;
         measure(ctx, &*seen.object, plan.status.as_ref().or(seen.object.status.as_ref()));
+        act::act(ctx, &*seen.object, &plan).await.map_err(Error::Act)?;
         Ok(Action::requeue(plan.requeue))
     }
 

@@ -44,7 +44,10 @@ fn after(mut seen: Seen, step: Step, now: Timestamp) -> Seen {
             let side = side(&mut seen, g);
             side.user = Some(User { fits: true, granted: side.user.is_some_and(|user| user.granted) });
         }
-        Step::Grant(g) => side(&mut seen, g).user = SOUND,
+        Step::Grant(g) => {
+            let side = side(&mut seen, g);
+            side.user = side.user.map(|user| User { granted: true, ..user });
+        }
         Step::Turn(g) => seen.current = Some(g),
         Step::Delete(g) => {
             let side = side(&mut seen, g);
@@ -151,6 +154,9 @@ fn a_deleted_secret_takes_away_no_password_that_is_in_use() {
     }
     let both = Seen { b: Side { connections: Some(1), ..lost(3).a }, ..lost(3) };
     assert_eq!(both.next(LIVES, at(1)), None, "both may be in use");
+    let more = Some(User { fits: false, granted: false });
+    let narrowed = Seen { a: Side { user: more, ..both.a }, b: Side { user: more, ..both.b }, ..both };
+    assert_eq!(run(narrowed, at(1)).0, [Step::Grant(A), Step::Grant(B)], "what they may do needs no password");
     assert_eq!(both.next(INSIDE, at(1)), Some(Step::Write(B)), "fewer have it, and pods are made anew");
     let unused = Seen { a: Side { used: false, ..both.a }, ..both };
     assert_eq!(unused.next(INSIDE, at(1)), Some(Step::Write(A)), "no pod has it");
