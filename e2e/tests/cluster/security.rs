@@ -210,7 +210,7 @@ async fn what_is_told_is_found_wherever_it_is_told() -> Result<()> {
             "Lease",
         ] {
             let word = format!("told-to-a-{kind}");
-            t.kubectl(&["annotate", kind, "--all", &format!("word={word}")]).await?;
+            t.kubectl(&["annotate", kind, "--all", &format!("{word}=x")]).await?;
             is_found(&word, kind).await?;
         }
         Ok(())
