@@ -85,9 +85,10 @@ table() {
 
 pipeline() { kubectl apply --server-side --force-conflicts -f docs/examples/telemetry.yaml; }
 
-# Workers make the tables of state, and the result table.
+# Workers make the tables of state, and the result table, which the owner reads by being a member of their role.
 state() {
     [ "$kind" = node ] || return 0
+    psql -qX -v ON_ERROR_STOP=1 "$DROVER_STORE_ADMIN_URI" -c 'grant drover_worker to drover_owner'
     psql -qX -v ON_ERROR_STOP=1 "$DROVER_STORE_URI" -c 'create schema if not exists drover authorization drover_worker' \
         -c 'grant create on schema public to drover_worker'
 }
