@@ -8,7 +8,12 @@ use std::{
 use kube::ResourceExt as _;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{Atomic, Gauge},
+        histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 
@@ -73,6 +78,22 @@ pub struct Metrics {
 /// A number that may be a part of one.
 type Number = Gauge<f64, AtomicU64>;
 
+/// Sets a gauge; what is not known is not there.
+fn set<N, A: Atomic<N> + Default>(
+    family: &Family<ObjectLabels, Gauge<N, A>>,
+    labels: &ObjectLabels,
+    number: Option<N>,
+) {
+    match number {
+        Some(number) => {
+            family.get_or_create(labels).set(number);
+        }
+        None => {
+            family.remove(labels);
+        }
+    }
+}
+
 /// What scaling is decided from. Numbers that are not known are not there.
 #[derive(Debug, Clone, Default)]
 pub struct Scale {
@@ -105,28 +126,14 @@ impl Scale {
             (&self.arrivals, numbers.arrival_rate),
             (&self.rate, numbers.rate_per_replica),
         ] {
-            match number {
-                Some(number) => {
-                    family.get_or_create(labels).set(number);
-                }
-                None => {
-                    family.remove(labels);
-                }
-            }
+            set(family, labels, number);
         }
         self.limited.get_or_create(labels).set(sink_limited.into());
     }
 
     /// So many workers are wanted by what the spec makes of the decision; `None` where nothing is decided.
     pub(crate) fn wanted(&self, labels: &ObjectLabels, replicas: Option<i32>) {
-        match replicas {
-            Some(replicas) => {
-                self.desired.get_or_create(labels).set(replicas.into());
-            }
-            None => {
-                self.desired.remove(labels);
-            }
-        }
+        set(&self.desired, labels, replicas.map(i64::from));
     }
 
     /// So many pods ran for so long.
@@ -231,14 +238,7 @@ impl Metrics {
     pub(crate) fn dead_letters_live(&self, labels: &ObjectLabels, life: Option<(Duration, Duration)>) {
         let (age, left) = life.unzip();
         for (family, time) in [(&self.oldest_dead, age), (&self.dead_remaining, left)] {
-            match time {
-                Some(time) => {
-                    family.get_or_create(labels).set(time.as_secs_f64());
-                }
-                None => {
-                    family.remove(labels);
-                }
-            }
+            set(family, labels, time.map(|time| time.as_secs_f64()));
         }
     }
 

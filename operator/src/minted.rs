@@ -144,10 +144,11 @@ impl Minted {
 
     /// Makes sure of an object's users; what was seen to be well a moment ago is not looked at again.
     pub(crate) async fn ensure(&self, look: &Look<'_>, address: &ManagementAddress, at: Instant) -> Found {
-        let uid = &look.order.uid;
         // Pods come and go; what they are told of is what counts.
-        let used = look.order.used.keys().map(|key| (key.clone(), None)).collect();
-        let what = format!("{:?} {address:?} {:?}", Order { used, ..look.order.clone() }, look.hub);
+        let Order { namespace, name, uid, owner, labels, roles, used, days } = look.order;
+        let used: Vec<_> = used.keys().collect();
+        let what =
+            format!("{namespace} {name} {owner:?} {labels:?} {roles:?} {used:?} {days} {address:?} {:?}", look.hub);
         if let Some((known, when, found)) = self.seen().get(uid)
             && *known == what
             && at.duration_since(*when) < FRESH
@@ -375,10 +376,15 @@ impl Look<'_> {
 
     /// A pod is told of a user, or is told of the other one and is older than that one's password: it may have this one by an alias.
     fn is_used(&self, secret: &str, generation: Generation, kept: &Kept) -> bool {
-        let told = |generation: Generation| self.order.used.get(&(secret.to_owned(), generation.key()));
         let other = kept.passwords.get(&generation.other()).map(|password| password.minted);
         let older = |(at, minted): (Timestamp, Timestamp)| minted.duration_since(at) >= CLOCKS;
-        told(generation).is_some() || told(generation.other()).copied().flatten().zip(other).is_some_and(older)
+        self.told(secret, generation).is_some()
+            || self.told(secret, generation.other()).copied().flatten().zip(other).is_some_and(older)
+    }
+
+    /// That pods are told of a user, and when the oldest that is was made.
+    fn told(&self, secret: &str, generation: Generation) -> Option<&Option<Timestamp>> {
+        self.order.used.get(&(secret.to_owned(), generation.key()))
     }
 
     /// Aliases that are wanted are there. Others go when the secret is written next: a key may be somebody else's.
@@ -391,9 +397,9 @@ impl Look<'_> {
         let Some(current) = kept.current.and_then(|current| kept.passwords.get(&current)) else {
             return BTreeMap::new();
         };
-        let told = |g: &Generation| self.order.used.contains_key(&(secret.to_owned(), g.key()));
-        let lost = Generation::BOTH.into_iter().filter(|g| !kept.passwords.contains_key(g)).filter(told);
-        lost.map(|generation| (generation, current.uri.clone())).collect()
+        let lost = Generation::BOTH.into_iter().filter(|g| !kept.passwords.contains_key(g));
+        let told = lost.filter(|g| self.told(secret, *g).is_some());
+        told.map(|generation| (generation, current.uri.clone())).collect()
     }
 
     fn user(&self, role: Role, generation: Generation) -> String {

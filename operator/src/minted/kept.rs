@@ -118,16 +118,10 @@ impl Kept {
             let uri = text(generation.key()).unwrap_or_default();
             Some((generation, Password { text: text(password_key(generation))?, minted, uri }))
         });
-        let alias = |generation: Generation| {
-            text(password_key(generation))
-                .is_none()
-                .then(|| text(generation.key()))
-                .flatten()
-                .map(|uri| (generation, uri))
-        };
+        let lost = Generation::BOTH.into_iter().filter(|g| text(password_key(*g)).is_none());
         Self {
             exists: true,
-            aliases: Generation::BOTH.into_iter().filter_map(alias).collect(),
+            aliases: lost.filter_map(|g| Some((g, text(g.key())?))).collect(),
             current: secret.annotations().get(GENERATION).and_then(|text| Generation::parse(text)),
             turned: secret.annotations().get(TURNED).and_then(|at| at.parse().ok()),
             passwords: passwords.collect(),

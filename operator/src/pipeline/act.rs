@@ -9,7 +9,6 @@ use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use kube_runtime::events::{Event, EventType};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -245,15 +244,8 @@ async fn delete(ctx: &Context, namespace: &str, doomed: &Doomed, cause: &Cause) 
 
 /// An Event that cannot be published is not worth a failed reconcile.
 pub(crate) async fn tell<K: Resource<DynamicType = ()>>(ctx: &Context, object: &K, notice: &Notice) {
-    let event = Event {
-        type_: if notice.warning { EventType::Warning } else { EventType::Normal },
-        reason: notice.reason.clone(),
-        note: Some(notice.note.chars().take(1_000).collect()),
-        action: notice.action.to_owned(),
-        secondary: None,
-    };
     tracing::info!(reason = notice.reason, "{}", notice.note);
-    if let Err(error) = ctx.recorder.publish(&event, &object.object_ref(&())).await {
+    if let Err(error) = ctx.recorder.publish(&notice.into(), &object.object_ref(&())).await {
         tracing::warn!(%error, "an event could not be published");
     }
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
+use kube_runtime::events::{Event, EventType};
 
 use crate::{drift::Repair, names, redrive::Order};
 
@@ -96,6 +97,18 @@ pub(crate) struct Notice {
     pub action: &'static str,
     /// One line.
     pub note: String,
+}
+
+impl From<&Notice> for Event {
+    fn from(notice: &Notice) -> Self {
+        Self {
+            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            reason: notice.reason.clone(),
+            note: Some(notice.note.chars().take(1_000).collect()),
+            action: notice.action.to_owned(),
+            secondary: None,
+        }
+    }
 }
 
 impl Plan {

@@ -220,14 +220,13 @@ fn hub_ready(seen: &Snapshot) -> Finding {
 /// All is there, and perhaps passwords are in use that should not be.
 pub(crate) fn connected(there: &str, minted: Option<&Found>) -> Finding {
     let mut told = vec![there.to_owned()];
-    let Found { held_up, unmade, .. } = minted.cloned().unwrap_or_default();
-    if !held_up.is_empty() {
-        let users = held_up.join(", ");
+    let users = minted.map_or_else(String::new, |found| found.held_up.join(", "));
+    if !users.is_empty() {
         told.push(format!(
             "something is still told of, or connected as, users that others have followed, and they are not followed again before that ends: {users}"
         ));
     }
-    told.extend(unmade.iter().map(|(secret, [a, b])| {
+    told.extend(minted.iter().flat_map(|found| &found.unmade).map(|(secret, [a, b])| {
         format!(
             "secret {secret} is gone and is made again once nothing is connected as {a} or as {b}, or one of them is deleted at the hub"
         )

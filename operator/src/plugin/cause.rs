@@ -132,17 +132,11 @@ mod tests {
     use crate::{
         minted::Found,
         pipeline::report::connected,
-        plugin::{why::tests::seen, worker::Trouble},
+        plugin::{
+            why::tests::{WELL, seen},
+            worker::Trouble,
+        },
     };
-
-    const WELL: [(&str, &str, &str, &str); 6] = [
-        ("Ready", "True", "Ready", ""),
-        ("Accepted", "True", "Accepted", ""),
-        ("HubReady", "True", "Connected", ""),
-        ("DeadLetterSafe", "True", "Safe", ""),
-        ("WorkersReady", "True", "Running", ""),
-        ("Progressing", "False", "RevisionActive", ""),
-    ];
 
     /// One that is well but for this.
     fn but_for(condition: (&'static str, &'static str, &'static str, &'static str)) -> Seen {

@@ -91,7 +91,7 @@ async fn finish(
     progress: Progress,
     pace: &Pace,
     owner: Option<&Owner>,
-    (done, reason, action): (&str, &str, &str),
+    (done, reason, action): (&str, &str, &'static str),
 ) -> Result<()> {
     let report = ended.as_ref().copied().unwrap_or(progress.last());
     drop(progress);

@@ -2,13 +2,11 @@
 
 use anyhow::Result;
 use k8s_openapi::api::{authentication::v1::SelfSubjectReview, core::v1::ObjectReference};
-use kube::{
-    Api, Client,
-    api::{ObjectMeta, PostParams},
-};
-use kube_runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, api::PostParams};
+use kube_runtime::events::{Recorder, Reporter};
 
 use super::{command::Scope, fault, reader};
+use crate::pipeline::plan::Notice;
 
 /// The object, and the rights of who has called.
 pub(super) struct Owner {
@@ -18,17 +16,12 @@ pub(super) struct Owner {
 
 impl Owner {
     /// Tells of it. It is done all the same where that fails.
-    pub(super) async fn tell(&self, reason: &str, action: &str, what: &str) {
+    pub(super) async fn tell(&self, reason: &str, action: &'static str, what: &str) {
         let note = format!("{what} (kubectl drover dead {}, by {})", action.to_lowercase(), self.user().await);
-        let event = Event {
-            type_: EventType::Normal,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: action.to_owned(),
-            secondary: None,
-        };
+        let notice = Notice { warning: false, reason: reason.to_owned(), action, note };
         let reporter = Reporter { controller: "drover.dev/kubectl".to_owned(), instance: None };
-        if let Err(error) = Recorder::new(self.client.clone(), reporter).publish(&event, &self.object).await {
+        if let Err(error) = Recorder::new(self.client.clone(), reporter).publish(&(&notice).into(), &self.object).await
+        {
             let why = fault::text(&error.into(), &Scope::default());
             reader::note(&format!(
                 "no Event tells others of it, which needs the right to create events.events.k8s.io: {why}"
@@ -41,8 +34,8 @@ impl Owner {
     }
 
     async fn asked(&self) -> Result<String> {
-        let review = SelfSubjectReview { metadata: ObjectMeta::default(), ..SelfSubjectReview::default() };
-        let answer = Api::all(self.client.clone()).create(&PostParams::default(), &review).await?;
+        let answer =
+            Api::all(self.client.clone()).create(&PostParams::default(), &SelfSubjectReview::default()).await?;
         let name = answer.status.and_then(|status| status.user_info).and_then(|user| user.username);
         name.filter(|name| !name.is_empty()).ok_or_else(|| anyhow::anyhow!("no name"))
     }

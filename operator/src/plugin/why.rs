@@ -252,7 +252,7 @@ pub(super) mod tests {
         insta::assert_snapshot!(text(&seen, now()));
     }
 
-    const WELL: [(&str, &str, &str, &str); 8] = [
+    pub(in super::super) const WELL: [(&str, &str, &str, &str); 8] = [
         ("Ready", "True", "Ready", ""),
         ("Accepted", "True", "Accepted", ""),
         ("HubReady", "True", "Connected", ""),
